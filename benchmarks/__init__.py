@@ -1,0 +1,1 @@
+"""Programs that measure. Each is run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,154 @@
+"""Compares our modules with recorded outputs of other implementations.
+
+    python -m benchmarks.parity FOLDER
+
+Every FOLDER/*.npz holds parameters (`params/...`), inputs (`input/...`), the output and its
+`meta`: the class and constructor arguments that made it. The parameters are converted by
+`token_learner.pretrained.convert`, our module is applied, and the largest absolute error is
+printed. Exit status 1 if an error is above 1e-5 of the output's largest magnitude.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.errors import FlaxError
+
+from token_learner import TokenFuser, TokenLearner, TokenLearnerV11, ViT
+from token_learner.encoder import Factory
+from token_learner.pretrained import convert
+
+TOLERANCE = 1e-5
+FAMILIES = ('token_learner_', 'token_fuser', 'vit_')
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def make_token_learner(args: Mapping[str, Any], name: str | None = None) -> nn.Module:
+    pooling = 'sum' if args.get('use_sum_pooling', True) else 'mean'
+    return TokenLearner(args['num_tokens'], pooling=pooling, name=name)
+
+
+def make_token_learner_v11(args: Mapping[str, Any], name: str | None = None) -> nn.Module:
+    hidden = args.get('bottleneck_dim', 64)
+    return TokenLearnerV11(args['num_tokens'], hidden=hidden, name=name)
+
+
+def make_token_fuser(args: Mapping[str, Any], name: str | None = None) -> nn.Module:
+    norm = 'full' if args.get('use_normalization', True) else 'grid'
+    return TokenFuser(beta='mlp', hidden=args.get('bottleneck_dim', 64), norm=norm, name=name)
+
+
+def make_vit(args: Mapping[str, Any]) -> nn.Module:
+    """Our ViT for the arguments of Scenic's TokenLearnerViT."""
+    if args['classifier'] != 'gap':
+        raise ValueError(f'classifier {args["classifier"]!r} has no counterpart here')
+    tokenizer = args['tokenizer']
+    v11 = tokenizer.get('use_v11', True)
+    make_tokenizer = make_token_learner_v11 if v11 else make_token_learner
+    reductions: tuple[tuple[int, Factory], ...] = ()
+    fuser: Factory | None = None
+    if tokenizer['type'] == 'dynamic':
+        reductions = ((tokenizer['tokenlearner_loc'], partial(make_tokenizer, tokenizer)),)
+        fuser = partial(make_token_fuser, {}) if tokenizer['use_tokenfuse'] else None
+    return ViT(
+        num_classes=args['num_classes'],
+        patch=tuple(tokenizer['patches']['size']),
+        width=args['hidden_size'],
+        layers=args['num_layers'],
+        heads=args['num_heads'],
+        mlp_dim=args['mlp_dim'],
+        reductions=reductions,
+        fuser=fuser,
+        representation=args.get('representation_size'),
+    )
+
+
+MAKE = {
+    'TokenLearnerModule': make_token_learner,
+    'TokenLearnerModuleV11': make_token_learner_v11,
+    'TokenFuser': make_token_fuser,
+    'TokenLearnerViT': make_vit,
+}
+
+
+def as_grid(x: np.ndarray) -> np.ndarray:
+    """[b, h*w, c] as [b, h, w, c], square; Scenic takes both."""
+    if x.ndim != 3:
+        return x
+    side = math.isqrt(x.shape[1])
+    if side**2 != x.shape[1]:
+        raise ValueError(f'{x.shape[1]} positions are no square; give [b, h, w, c]')
+    return x.reshape(x.shape[0], side, side, x.shape[2])
+
+
+def apply(model: nn.Module, params: Any, inputs: Arrays) -> np.ndarray:
+    """Our output in the shape and meaning of the recorded one."""
+    if isinstance(model, TokenFuser):
+        # Recorded before the residual is added, and with the positions in one axis.
+        grid = as_grid(inputs['original'])
+        out = model.apply({'params': params}, inputs['tokens'], grid) - grid
+        return np.asarray(out).reshape(inputs['original'].shape)
+    (x,) = inputs.values()
+    return np.asarray(model.apply({'params': params}, x if isinstance(model, ViT) else as_grid(x)))
+
+
+def below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def measure(path: Path) -> tuple[float, float]:
+    """The largest absolute error of a case, and the output's largest magnitude."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays['meta']))
+    if meta['module'] not in MAKE:
+        raise ValueError(f'module {meta["module"]} has no counterpart here')
+    model = MAKE[meta['module']](meta['args'])
+    params = convert(below(arrays, 'params/'), source='scenic', model=model)
+    with jax.default_matmul_precision('highest'):
+        ours = apply(model, params, below(arrays, 'input/'))
+    expected = arrays['output']
+    expected = expected.reshape(ours.shape) if expected.size == ours.size else expected
+    if ours.shape != expected.shape:
+        raise ValueError(f'output is {ours.shape}, recorded {expected.shape}')
+    return float(np.abs(ours - expected).max()), float(np.abs(expected).max())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', type=Path)
+    folder = parser.parse_args(argv).folder
+    names = sorted(p.name for p in folder.glob('*') if p.suffix == '.npz' or p.is_dir())
+    if not names:
+        print(f'error: {folder} holds no cases; name a folder of .npz files', file=sys.stderr)
+        return 2
+    failed = compared = 0
+    for name in names:
+        if not name.startswith(FAMILIES):
+            print(f'{name:32} skipped: this family is not there yet')
+            continue
+        compared += 1
+        try:
+            error, scale = measure(folder / name)
+        except (ValueError, KeyError, FlaxError) as problem:
+            print(f'{name:32} FAILED: {problem}')
+            failed += 1
+            continue
+        good = error <= TOLERANCE * scale
+        failed += not good
+        print(f'{name:32} max error {error:.2e}  of {scale:.3g}  {"ok" if good else "FAILED"}')
+    print(f'{compared} compared, {failed} failed, {len(names) - compared} skipped')
+    return 1 if failed or not compared else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

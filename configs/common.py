@@ -1,0 +1,95 @@
+"""What experiments share: every config key with its default, and the argument's parser."""
+
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Parses the part of `--config=FILE:ARG` behind the colon.
+
+    ARG is a comma-separated list of `name=value`, or `name` alone for a truth value.
+
+    Args:
+        arg: the text, or None.
+        **defaults: the known names; the type of the default is the type of the value.
+
+    Raises:
+        ValueError: if a name is unknown or a value is of another type.
+    """
+    values = ConfigDict(defaults)
+    for item in filter(None, (arg or '').split(',')):
+        name, equals, text = item.partition('=')
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, 1)
+            hint = f'did you mean {near[0]!r}?' if near else f'use {", ".join(defaults)}'
+            raise ValueError(f'config argument {name!r} is not known; {hint}')
+        kind = type(defaults[name])
+        try:
+            values[name] = _TRUTH[text if equals else 'true'] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise ValueError(f'config argument {name}={text!r} is no {kind.__name__}') from None
+    return values
+
+
+_TRUTH = {'true': True, 'True': True, '1': True, 'false': False, 'False': False, '0': False}
+
+
+def default_model(spec: str) -> ConfigDict:
+    """The keys of `config.model`: the spec and everything finer, see `build_vit`."""
+    return ConfigDict(
+        {
+            'spec': spec,
+            'version': 'v1.0',
+            'pooling': 'sum',
+            'activation': 'softmax',
+            'mix_scope': 'frame',
+            'beta': 'linear',
+            'fuser_norm': 'none',
+            'mix_init': 'identity',
+            'head': 'gap',
+            'representation': placeholder(int),
+            'dropout': 0.0,
+            'dtype': 'float32',
+        }
+    )
+
+
+def default_config(spec: str) -> ConfigDict:
+    """Every key of a config. Sections are replaced whole, other keys one by one."""
+    return ConfigDict(
+        {
+            'seed': 0,
+            'batch_size': 128,  # over all processes and devices
+            'epochs': 1.0,
+            'total_steps': placeholder(int),  # where given, instead of epochs
+            'loss': {'name': 'softmax', 'label_smoothing': 0.0},
+            'model': default_model(spec),
+            'dataset': {
+                'name': 'digits',
+                'data_dir': '',
+                'split': 'train',
+                'resolution': 28,
+                'mean': 0.5,  # pixels, scaled to 0..1, become (pixel - mean) / std
+                'std': 0.5,
+            },
+            'train_geometry': {'name': 'resize'},
+            'eval_geometry': {'name': 'resize'},
+            'reading': {'workers': 0, 'threads': 2, 'prefetch': 4},
+            'optimizer': {
+                'name': 'adamw',
+                'b1': 0.9,
+                'b2': 0.999,
+                'weight_decay': 0.0,
+                'clip_norm': 1.0,
+            },
+            'schedule': {'name': 'cosine', 'learning_rate': 1e-3, 'warmup_epochs': 0.0},
+            'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+            'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 250}},
+            'eval_every_epochs': 1.0,
+            'log_every_steps': 50,
+            'checkpoint': {'every_steps': 1000, 'keep': 3},
+        }
+    )

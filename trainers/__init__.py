@@ -1,0 +1,1 @@
+"""From (config, model, dataset) to checkpoints, metrics, predictions and pictures."""

@@ -1,0 +1,64 @@
+"""From config sections to objects, with errors that name the key and say what to do."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+class UserError(ValueError):
+    """Input that cannot be used. The message is one line: what is wrong; what to do."""
+
+
+def construct(
+    function: Callable[..., T], settings: Mapping[str, Any], where: str, **given: Any
+) -> T:
+    """Calls `function(**settings, **given)`.
+
+    Every key must be a parameter of the function and every parameter without a default
+    must be a key, so that no key goes unread.
+
+    Args:
+        function: a class or function with named parameters.
+        settings: a section of the config.
+        where: its name, such as 'config.optimizer'.
+        **given: arguments that do not come from the config.
+
+    Raises:
+        UserError: if a key is unknown or missing, or the function refuses a value.
+    """
+    parameters = {
+        name: p
+        for name, p in inspect.signature(function).parameters.items()
+        if name not in given and p.kind is not p.VAR_KEYWORD
+    }
+    for key in settings:
+        if key not in parameters:
+            raise UserError(f'{where}.{key} is not a known key; {_nearest(key, parameters)}')
+    for name, parameter in parameters.items():
+        if name not in settings and parameter.default is parameter.empty:
+            raise UserError(f'{where}.{name} is missing; set it')
+    try:
+        return function(**settings, **given)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{where}: {error}') from error
+
+
+def construct_named(
+    table: Mapping[str, Callable[..., T]], settings: Mapping[str, Any], where: str, **given: Any
+) -> T:
+    """As `construct`, the function being `table[settings['name']]`."""
+    rest = dict(settings)
+    name = rest.pop('name', None)
+    if name not in table:
+        raise UserError(f'{where}.name={name!r} is not known; use one of {", ".join(table)}')
+    return construct(table[name], rest, where, **given)
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'

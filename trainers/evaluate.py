@@ -1,0 +1,38 @@
+"""Evaluation on its own, of the newest checkpoint of a workdir."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from trainers.checkpoints import restore_trained
+from trainers.construct import UserError
+from trainers.evaluators import make_evaluators
+from trainers.experiment import Experiment
+from trainers.workdir import write_json
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(experiment: Experiment, workdir: Path, name: str | None = None) -> dict[str, Any]:
+    """Runs one evaluator, or all of them, and writes eval.json.
+
+    Returns:
+        The step, and for each metric its value and the number of examples.
+
+    Raises:
+        UserError: if there is no such evaluator, or no checkpoint.
+    """
+    evaluators = make_evaluators(experiment)
+    if name is not None and name not in evaluators:
+        raise UserError(
+            f'--evaluator={name} is not in config.evaluators; use one of {", ".join(evaluators)}'
+        )
+    state = restore_trained(workdir, experiment)
+    metrics: dict[str, Any] = {}
+    for key in [name] if name else evaluators:
+        metrics |= {k: metric._asdict() for k, metric in evaluators[key](state).items()}
+    for key, metric in metrics.items():
+        log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
+    result = {'step': int(state.step), 'metrics': metrics}
+    write_json(workdir / 'eval.json', result)
+    return result

@@ -1,0 +1,172 @@
+"""Everything that a config describes, built and checked before the first step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from datasets import load_dataset
+from datasets.dataset import Dataset
+from datasets.geometry import GEOMETRIES
+from datasets.pipeline import Geometry, Reading
+from token_learner.build import build_vit
+from trainers.augment import Preprocess, normalizer
+from trainers.construct import UserError, construct, construct_named
+from trainers.loss import LOSSES, Loss
+from trainers.optimizer import OPTIMIZERS, SCHEDULES
+from trainers.sharding import batch_shards, make_mesh
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dataset, the split to train on and the size of the images.
+
+    Attributes:
+        dataset: all splits.
+        split: name of the one to train on.
+        resolution: side of the images that the model sees, pixels.
+        preprocess: from uint8 to the model's input, on the device.
+    """
+
+    dataset: Dataset
+    split: str
+    resolution: int
+    preprocess: Preprocess
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[h, w, channels] of one image."""
+        return self.resolution, self.resolution, self.dataset.channels
+
+
+def make_data(
+    name: str, data_dir: str, split: str, resolution: int, mean: float, std: float
+) -> Data:
+    """From the section `config.dataset`."""
+    dataset = load_dataset(name, data_dir)
+    dataset.split(split)
+    if resolution < 1:
+        raise ValueError(f'resolution={resolution} is too small; use 1 or more')
+    return Data(dataset, split, resolution, normalizer(mean, std))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of an experiment; see `make_experiment`, which builds them."""
+
+    seed: int
+    batch_size: int
+    steps_per_epoch: float
+    total_steps: int
+    log_every_steps: int
+    eval_every_steps: int
+    checkpoint: Settings
+    model_settings: Settings
+    optimizer_name: str
+    data: Data
+    model: nn.Module
+    loss: Loss
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    train_geometry: Geometry
+    eval_geometry: Geometry
+    reading: Reading
+    evaluators: Mapping[str, Settings]
+
+    def abstract_variables(self) -> Any:
+        """Shapes of the model's variables."""
+        images = jax.ShapeDtypeStruct((1, *self.data.image_shape), jnp.float32)
+        return jax.eval_shape(self.model.init, jax.random.key(0), images)
+
+
+def make_experiment(
+    *,
+    seed: int,
+    batch_size: int,
+    epochs: float,
+    total_steps: int | None,
+    loss: Settings,
+    model: Settings,
+    dataset: Settings,
+    train_geometry: Settings,
+    eval_geometry: Settings,
+    reading: Settings,
+    optimizer: Settings,
+    schedule: Settings,
+    mesh: Settings,
+    evaluators: Mapping[str, Settings],
+    eval_every_epochs: float,
+    log_every_steps: int,
+    checkpoint: Settings,
+) -> Experiment:
+    """Builds an experiment from a config, `construct(make_experiment, config, 'config')`.
+
+    The parameters are the config's keys; `configs.common.default_config` says what they are.
+
+    Raises:
+        UserError: if anything in the config cannot be used.
+    """
+    data = construct(make_data, dataset, 'config.dataset')
+    devices = construct(make_mesh, mesh, 'config.mesh')
+    steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
+    if total_steps is None:
+        total_steps = round(epochs * steps_per_epoch)
+    _check_at_least_1('total_steps', total_steps)
+    _check_at_least_1('log_every_steps', log_every_steps)
+    for name, size in [('', batch_size), *((n, e['batch_size']) for n, e in evaluators.items())]:
+        _check_at_least_1('batch_size', size)
+        if size % batch_shards(devices):
+            where = f'config.evaluators.{name}' if name else 'config'
+            raise UserError(
+                f'{where}.batch_size={size} is not divisible by the {batch_shards(devices)} '
+                'parts of the mesh; use a multiple'
+            )
+    learning_rate = construct_named(
+        SCHEDULES,
+        schedule,
+        'config.schedule',
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+    return Experiment(
+        seed=seed,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        log_every_steps=log_every_steps,
+        eval_every_steps=round(eval_every_epochs * steps_per_epoch),
+        checkpoint=checkpoint,
+        model_settings=dict(model),
+        optimizer_name=optimizer['name'],
+        data=data,
+        model=construct(
+            build_vit, model, 'config.model', num_classes=len(data.dataset.label_names)
+        ),
+        loss=construct_named(LOSSES, loss, 'config.loss'),
+        schedule=learning_rate,
+        optimizer=construct_named(
+            OPTIMIZERS, optimizer, 'config.optimizer', schedule=learning_rate
+        ),
+        mesh=devices,
+        train_geometry=construct_named(
+            GEOMETRIES, train_geometry, 'config.train_geometry', size=data.resolution
+        ),
+        eval_geometry=construct_named(
+            GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
+        ),
+        reading=construct(Reading, reading, 'config.reading'),
+        evaluators=evaluators,
+    )
+
+
+def _check_at_least_1(key: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f'config.{key}={value} is too small; use 1 or more')

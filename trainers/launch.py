@@ -1,0 +1,64 @@
+"""From a config and a mode to the work."""
+
+import logging
+
+from ml_collections import ConfigDict
+
+from token_learner.vit import patch_grid
+from trainers.construct import UserError, construct
+from trainers.evaluate import evaluate
+from trainers.experiment import Experiment, make_experiment
+from trainers.logs import log_to_terminal
+from trainers.predict import predict
+from trainers.train import Interrupted, train
+from trainers.workdir import open_workdir, record_run
+
+__all__ = ['Interrupted', 'launch']
+
+log = logging.getLogger(__name__)
+
+
+def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -> None:
+    """Does one mode of main.py.
+
+    Raises:
+        UserError: if the input cannot be used.
+        Interrupted: if training was stopped by a signal.
+    """
+    log_to_terminal()
+    experiment = construct(make_experiment, config, 'config')
+    check_patches(experiment)
+    folder = open_workdir(workdir)
+    if mode == 'train':
+        record_run(folder, config)
+        train(experiment, folder)
+    elif mode == 'eval':
+        evaluate(experiment, folder, evaluator)
+    elif mode == 'predict':
+        predict(experiment, folder)
+    else:
+        from trainers.visualize import visualize  # matplotlib is slow to load
+
+        visualize(experiment, folder)
+
+
+def check_patches(experiment: Experiment) -> None:
+    """Says which pixels the patches leave out.
+
+    Raises:
+        UserError: if a patch is larger than the image.
+    """
+    size, patch = experiment.data.image_shape[:2], experiment.model.patch
+    try:
+        grid = patch_grid(size, patch)
+    except ValueError as error:
+        raise UserError(f'config.model.spec: {error}') from error
+    rest = [n - g * p for n, g, p in zip(size, grid, patch, strict=True)]
+    if any(rest):
+        log.warning(
+            'patch %dx%d does not divide the image %dx%d: the last %d rows and %d columns of '
+            'pixels are cropped',
+            *patch,
+            *size,
+            *rest,
+        )

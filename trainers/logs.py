@@ -1,0 +1,111 @@
+"""Metrics to TensorBoard, to JSON lines and to the terminal."""
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from clu import metric_writers
+from tqdm import tqdm
+
+from trainers.step import Sums
+
+
+class JsonLinesWriter(metric_writers.MetricWriter):
+    """Scalars as one JSON object a line: {"step": 100, "train/loss": 0.5}.
+
+    Lines of later steps than `start_step`, left by a run that was stopped after its last
+    checkpoint, are cut off, so that each step stands once.
+    """
+
+    def __init__(self, path: Path, start_step: int) -> None:
+        old = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in old if line.endswith('}\n')]
+        kept = [line for line in whole if json.loads(line)['step'] <= start_step]
+        path.write_text(''.join(kept))
+        self._file = path.open('a')
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        line = {'step': step} | {k: float(v) for k, v in scalars.items()}
+        self._file.write(json.dumps(line) + '\n')
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
+        """JSON lines hold scalars only."""
+
+    write_summaries = write_images = write_videos = write_audios = _ignore
+    write_texts = write_histograms = write_pointcloud = write_hparams = _ignore
+
+
+def make_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
+    """TensorBoard and metrics.jsonl; nothing on processes other than the first."""
+    if jax.process_index():
+        return metric_writers.MultiWriter([])
+    return metric_writers.MultiWriter(
+        [
+            metric_writers.SummaryWriter(str(workdir / 'tensorboard')),
+            JsonLinesWriter(workdir / 'metrics.jsonl', start_step),
+        ]
+    )
+
+
+class Window:
+    """Sums of the steps since the last log, fetched only when they are logged."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._sums: list[Sums] = []
+        self._start: float | None = None
+        self._speeds: list[float] = []
+
+    def add(self, sums: Sums) -> None:
+        """Keeps the sums of a step, on the device."""
+        self._sums.append(sums)
+
+    def fetch(self) -> dict[str, float]:
+        """Means over the window, and its speed; waits for the device."""
+        sums = jax.device_get(self._sums)
+        total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
+        n = total.pop('n')
+        now = time.perf_counter()
+        means = {f'train/{name}': value / n for name, value in total.items()} | {'train/n': n}
+        if self._start is not None:
+            self._speeds.append(len(sums) * self._batch_size / (now - self._start))
+            means['train/examples_per_s'] = self._speeds[-1]
+        self._sums, self._start = [], now
+        return means
+
+    def pause(self) -> None:
+        """Leaves what comes before the next `fetch` out of the speed: it did other work."""
+        self._start = None
+
+    @property
+    def examples_per_s(self) -> float | None:
+        """Median over the windows that only trained; None before the first."""
+        return statistics.median(self._speeds) if self._speeds else None
+
+
+class _Handler(logging.Handler):
+    """Log lines above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record))
+
+
+def log_to_terminal() -> None:
+    """Shows this project's log lines on standard output."""
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    logger = logging.getLogger('trainers')
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False

@@ -1,0 +1,40 @@
+"""Losses by name: from logits and a batch to one float32 value an example."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Batch = Mapping[str, Array]
+Loss = Callable[[Float[Array, 'b classes'], Batch], Float[Array, 'b']]
+
+
+def softmax(*, label_smoothing: float) -> Loss:
+    """Cross-entropy with a softmax, for one label an example."""
+
+    def loss(logits: Float[Array, 'b classes'], batch: Batch) -> Float[Array, 'b']:
+        targets = optax.smooth_labels(multi_hot(batch, logits.shape[-1]), label_smoothing)
+        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+    return loss
+
+
+def sigmoid() -> Loss:
+    """Binary cross-entropy, summed over the classes, for any number of labels an example."""
+
+    def loss(logits: Float[Array, 'b classes'], batch: Batch) -> Float[Array, 'b']:
+        targets = multi_hot(batch, logits.shape[-1])
+        return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets).sum(-1)
+
+    return loss
+
+
+LOSSES = {'softmax': softmax, 'sigmoid': sigmoid}
+
+
+def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:
+    """Targets from `label` [b], or from `labels` [b, most labels] padded with -1."""
+    labels = batch['labels'] if 'labels' in batch else batch['label'][:, None]
+    return jax.nn.one_hot(labels, num_classes).max(axis=1)

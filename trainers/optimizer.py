@@ -1,0 +1,63 @@
+"""Optax recipes and learning rate schedules by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+
+def warmed_up(rest: optax.Schedule, learning_rate: float, warmup_steps: int) -> optax.Schedule:
+    """A linear rise from 0 to the learning rate, then another schedule."""
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([rise, rest], [warmup_steps])
+
+
+def cosine(
+    *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
+) -> optax.Schedule:
+    """Warm-up, then half a cosine down to 0."""
+    warmup = round(warmup_epochs * steps_per_epoch)
+    rest = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
+    return warmed_up(rest, learning_rate, warmup)
+
+
+def linear(
+    *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
+) -> optax.Schedule:
+    """Warm-up, then linearly down to 0."""
+    warmup = round(warmup_epochs * steps_per_epoch)
+    rest = optax.linear_schedule(learning_rate, 0.0, max(1, total_steps - warmup))
+    return warmed_up(rest, learning_rate, warmup)
+
+
+def adamw(
+    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """AdamW; the gradient's global norm is cut to clip_norm, unless that is 0."""
+    step = optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=decayed)
+    return optax.chain(_clip(clip_norm), step)
+
+
+def momentum(
+    schedule: optax.Schedule, *, momentum: float, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """SGD with momentum; weight decay is added to the clipped gradient."""
+    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
+    return optax.chain(_clip(clip_norm), decay, optax.sgd(schedule, momentum))
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {'cosine': cosine, 'linear': linear}
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    'adamw': adamw,
+    'momentum': momentum,
+}
+
+
+def decayed(params: Any) -> Any:
+    """Which parameters decay: kernels do; biases, norms and embeddings do not."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def _clip(norm: float) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(norm) if norm else optax.identity()

@@ -1,0 +1,55 @@
+"""Prediction with the newest checkpoint of a workdir."""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from datasets.pipeline import eval_batches
+from trainers.checkpoints import restore_trained
+from trainers.evaluators import compute_logits
+from trainers.experiment import Experiment
+from trainers.sharding import put_batch, replicated
+
+log = logging.getLogger(__name__)
+
+
+def predict(experiment: Experiment, workdir: Path) -> Path:
+    """Writes predictions_SPLIT.jsonl, for the split of the first evaluator.
+
+    A line holds the example's id, its label and the five likeliest classes with their
+    probabilities (softmax of the logits).
+
+    Returns:
+        The file.
+    """
+    state = restore_trained(workdir, experiment)
+    settings = next(iter(experiment.evaluators.values()))
+    split, names = settings['split'], experiment.data.dataset.label_names
+
+    step = jax.jit(
+        lambda state, batch: jax.nn.softmax(compute_logits(experiment, state, batch)),
+        out_shardings=replicated(experiment.mesh),
+    )
+    path = workdir / f'predictions_{split}.jsonl'
+    batches = eval_batches(
+        experiment.data.dataset.split(split),
+        experiment.eval_geometry,
+        batch_size=settings['batch_size'],
+        reading=experiment.reading,
+    )
+    with path.open('w') as file:
+        for batch in batches:
+            scores = np.asarray(step(state, put_batch(batch, experiment.mesh)))
+            for i in np.flatnonzero(batch['mask']):
+                best = np.argsort(-scores[i], kind='stable')[:5]
+                line = {
+                    'id': str(batch['id'][i]),
+                    'label': names[batch['label'][i]],
+                    'predicted': {names[k]: float(scores[i, k]) for k in best},
+                }
+                file.write(json.dumps(line) + '\n')
+    log.info('predictions: %s', path)
+    return path

@@ -1,0 +1,65 @@
+"""The training state and its creation on the mesh."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from trainers.experiment import Experiment
+from trainers.sharding import infer_shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes from step to step.
+
+    Attributes:
+        step: [] int32, updates done.
+        params: float32.
+        mutable: other collections of the model, such as batch statistics; often empty.
+        opt_state: of the optimizer.
+        rng: key data from which step k's randomness is folded.
+    """
+
+    step: jax.Array
+    params: Any
+    mutable: Any
+    opt_state: Any
+    rng: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the model is applied with."""
+        return {'params': self.params, **self.mutable}
+
+
+def _init(experiment: Experiment) -> TrainState:
+    key = jax.random.key(experiment.seed)
+    init_key, train_key = jax.random.split(key)
+    images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
+    variables = dict(experiment.model.init(init_key, images))
+    variables.pop('intermediates', None)  # sown, not state
+    params = variables.pop('params')
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        mutable=variables,
+        opt_state=experiment.optimizer.init(params),
+        rng=jax.random.key_data(train_key),
+    )
+
+
+def abstract_state(experiment: Experiment) -> TrainState:
+    """Shapes, types and shardings of the state, without computing it."""
+    shapes = jax.eval_shape(lambda: _init(experiment))
+    shardings = infer_shardings(shapes, experiment.mesh)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def create_state(experiment: Experiment) -> TrainState:
+    """The state before the first step, each device computing its own part."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(experiment))
+    return jax.jit(lambda: _init(experiment), out_shardings=shardings)()

@@ -1,0 +1,100 @@
+"""Pictures of where each token looks."""
+
+import logging
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+from token_learner.maps import apply_with_maps
+from trainers.checkpoints import restore_trained
+from trainers.construct import UserError
+from trainers.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+
+def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
+    """Draws attention_maps.png: some images of the first evaluator's split and their maps.
+
+    Args:
+        experiment: of the model.
+        workdir: of the checkpoint; the picture is written there too.
+        count: images, spread evenly over the split.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        UserError: if there is no checkpoint, or the model has no TokenLearner.
+    """
+    state = restore_trained(workdir, experiment)
+    split = next(iter(experiment.evaluators.values()))['split']
+    source = experiment.data.dataset.split(split)
+    rng = np.random.default_rng(0)
+    rows = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    examples = [source[int(i)] for i in rows]
+    images = np.stack([experiment.eval_geometry(e['image'], rng) for e in examples])
+
+    inputs = experiment.data.preprocess(jnp.asarray(images))
+    logits, maps = jax.device_get(apply_with_maps(experiment.model, state.variables, inputs))
+    if not maps:
+        spec = experiment.model_settings['spec']
+        raise UserError(f'{spec} has no TokenLearner whose maps to draw; use a spec with -SatK')
+    layer, first = next(iter(maps.items()))
+    names = experiment.data.dataset.label_names
+    captions = [
+        f'label {names[e["label"]]}\npredicted {names[k]}'
+        for e, k in zip(examples, logits.argmax(-1), strict=True)
+    ]
+    figure = draw_maps(images, first[:, 0], captions)
+    figure.suptitle(
+        f'{experiment.model_settings["spec"]} after {int(state.step)} steps: '
+        f'where the tokens before layer {layer} look'
+    )
+    path = workdir / 'attention_maps.png'
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    log.info('picture: %s', path)
+    return path
+
+
+def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> plt.Figure:
+    """One row an image: the image, then each token's map over it.
+
+    A map is scaled to its own range, and stretched over the pixels.
+
+    Args:
+        images: [b, H, W, channels] uint8, one or three channels.
+        maps: [b, s, h, w].
+        captions: b texts.
+    """
+    b, s = maps.shape[:2]
+    figure, axes = plt.subplots(
+        b, s + 1, figsize=(1.15 * (s + 1) + 1.2, 1.2 * b + 0.7), squeeze=False, layout='constrained'
+    )
+    for i in range(b):
+        height, width = images.shape[1:3]
+        extent = (0, width, height, 0)
+        for j, axis in enumerate(axes[i]):
+            shade = images[i].mean(axis=-1) if j else images[i].squeeze()
+            axis.imshow(shade, cmap='gray', vmin=0, vmax=255, extent=extent)
+            axis.set(xticks=[], yticks=[])
+            if j:
+                low, high = maps[i, j - 1].min(), maps[i, j - 1].max()
+                scaled = (maps[i, j - 1] - low) / max(high - low, 1e-12)
+                axis.imshow(
+                    scaled, cmap='inferno', vmin=0, vmax=1, alpha=0.65, extent=extent,
+                    interpolation='bilinear',
+                )  # fmt: skip
+            if i == 0:
+                axis.set_title(f'token {j}' if j else 'input', fontsize=9)
+        axes[i, 0].set_ylabel(
+            captions[i], rotation=0, ha='right', va='center', fontsize=9, labelpad=6
+        )
+    return figure
