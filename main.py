@@ -8,9 +8,10 @@ the same command goes on from there.
 """
 
 import os
+import re
 import sys
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # clu's writers load TensorFlow, which chats
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # TensorFlow, behind clu, then says nothing
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -27,27 +28,43 @@ flags.mark_flags_as_required(['config', 'workdir'])
 FLAGS = flags.FLAGS
 
 
-def fail(error: Exception) -> int:
+def fail(error: BaseException, message: str) -> int:
     """Reports wrong input in one line."""
     if '--debug' in sys.argv:
         raise error
-    message = ' '.join(str(error).strip('"').split())
-    print(f'error: {message}', file=sys.stderr)
+    print('error:', ' '.join(message.split()), file=sys.stderr)
     return 1
 
 
 def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags, reads the config file and applies the overrides."""
     try:
-        return FLAGS(argv)
-    # Reading a config file runs it, and overrides are checked by ml_collections: any of these.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(fail(error))
+        rest = FLAGS(argv)
+        list(FLAGS.config)  # a file that cannot be read is told of only when it is used
+    except (KeyError, AttributeError) as error:
+        sys.exit(fail(error, unknown_key(argv, str(error.args[0]))))
+    except Exception as error:  # a config file is a program: anything may go wrong in it
+        # ml_collections quotes the whole traceback; its last line is what went wrong.
+        last = str(error).strip().splitlines()[-1]
+        hint = '' if isinstance(error, flags.Error) else '; --debug shows where'
+        sys.exit(fail(error, re.sub(r'^\w*(Error|Exception): ', '', last) + hint))
+    return rest
+
+
+def unknown_key(argv: list[str], message: str) -> str:
+    """Says of ml_collections' message on an unknown key which flag it means."""
+    name = re.sub(r'\W.*', '', message.strip("'"), flags=re.DOTALL)
+    near = re.search(r'Did you mean "(\w+)"', message)
+    given = [a.partition('=')[0] for a in argv if a.startswith('--config.') and name in a]
+    hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'
+    return f'{(*given, message)[0]} is not a known key; {hint}'
 
 
 def main(argv: list[str]) -> int:
     # Here, so that --help and flags that are wrong answer at once.
     from trainers.construct import UserError
-    from trainers.launch import Interrupted, launch
+    from trainers.interrupt import Interrupted
+    from trainers.launch import launch
 
     logging.set_verbosity(logging.WARNING)
     try:
@@ -55,7 +72,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         launch(FLAGS.config, FLAGS.workdir, FLAGS.mode, FLAGS.evaluator)
     except UserError as error:
-        return fail(error)
+        return fail(error, str(error))
     except Interrupted as stop:
         return 128 + stop.signum
     return 0

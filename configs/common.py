@@ -87,7 +87,7 @@ def default_config(spec: str) -> ConfigDict:
             },
             'schedule': {'name': 'cosine', 'learning_rate': 1e-3, 'warmup_epochs': 0.0},
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
-            'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 250}},
+            'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 256}},
             'eval_every_epochs': 1.0,
             'log_every_steps': 50,
             'checkpoint': {'every_steps': 1000, 'keep': 3},

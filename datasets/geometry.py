@@ -5,9 +5,12 @@ What changes colours and values (normalisation, mixup) runs on the device, in
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+Geometry = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def warp(image: np.ndarray, matrix: tuple[float, ...], size: int) -> np.ndarray:
@@ -80,4 +83,4 @@ class Affine:
         return warp(image, matrix, self.size)
 
 
-GEOMETRIES = {'resize': Resize, 'affine': Affine}
+GEOMETRIES: dict[str, Callable[..., Geometry]] = {'resize': Resize, 'affine': Affine}

@@ -5,7 +5,7 @@ number of worker processes. Every process takes each P-th example of one global 
 that the global batches are the same sets for any number of processes P.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ import grain
 import numpy as np
 
 from datasets.dataset import Source
+from datasets.geometry import Geometry
 
-Geometry = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Batch = dict[str, np.ndarray]
 
 

@@ -46,7 +46,7 @@ _VIT: Names = {
     'embedding': 'embedding',
     'Transformer/posembed_input/pos_embedding': 'position_embedding',
     'Transformer/encoder_norm': 'encoder/norm',
-    'pre_logits': 'pre_logits',
+    'pre_logits': 'representation',
     'output_projection': 'head',
 }
 

@@ -111,7 +111,7 @@ class ViT(nn.Module):
         )(x, (1, h, w), train=train)
         x = x[:, 0] if self.head == 'token' else x.mean(axis=1)
         if self.representation is not None:
-            x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='pre_logits')(x))
+            x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
         self.sow('intermediates', 'pre_logits', x)
         return nn.Dense(
             self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name='head'

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from datasets import load_dataset
 from datasets.dataset import Dataset
-from datasets.geometry import GEOMETRIES
-from datasets.pipeline import Geometry, Reading
+from datasets.geometry import GEOMETRIES, Geometry
+from datasets.pipeline import Reading
 from token_learner.build import build_vit
 from trainers.augment import Preprocess, normalizer
 from trainers.construct import UserError, construct, construct_named

@@ -8,12 +8,9 @@ from token_learner.vit import patch_grid
 from trainers.construct import UserError, construct
 from trainers.evaluate import evaluate
 from trainers.experiment import Experiment, make_experiment
-from trainers.logs import log_to_terminal
 from trainers.predict import predict
-from trainers.train import Interrupted, train
-from trainers.workdir import open_workdir, record_run
-
-__all__ = ['Interrupted', 'launch']
+from trainers.terminal import log_to_terminal
+from trainers.workdir import open_workdir
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +27,9 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
     check_patches(experiment)
     folder = open_workdir(workdir)
     if mode == 'train':
-        record_run(folder, config)
-        train(experiment, folder)
+        from trainers.train import train  # TensorFlow, behind clu's writers, is slow to load
+
+        train(experiment, folder, config)
     elif mode == 'eval':
         evaluate(experiment, folder, evaluator)
     elif mode == 'predict':

@@ -1,7 +1,6 @@
-"""Metrics to TensorBoard, to JSON lines and to the terminal."""
+"""Metrics to TensorBoard and to JSON lines, and the window that they are summed over."""
 
 import json
-import logging
 import statistics
 import time
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from typing import Any
 
 import jax
 from clu import metric_writers
-from tqdm import tqdm
 
 from trainers.step import Sums
 
@@ -92,20 +90,3 @@ class Window:
     def examples_per_s(self) -> float | None:
         """Median over the windows that only trained; None before the first."""
         return statistics.median(self._speeds) if self._speeds else None
-
-
-class _Handler(logging.Handler):
-    """Log lines above the progress bar, if there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record))
-
-
-def log_to_terminal() -> None:
-    """Shows this project's log lines on standard output."""
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-    logger = logging.getLogger('trainers')
-    logger.setLevel(logging.INFO)
-    logger.handlers = [handler]
-    logger.propagate = False

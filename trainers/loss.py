@@ -31,7 +31,7 @@ def sigmoid() -> Loss:
     return loss
 
 
-LOSSES = {'softmax': softmax, 'sigmoid': sigmoid}
+LOSSES: dict[str, Callable[..., Loss]] = {'softmax': softmax, 'sigmoid': sigmoid}
 
 
 def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:

@@ -20,9 +20,7 @@ def read_results(workdir: Path) -> Results | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def make_results(
-    experiment: Experiment, metrics: Metrics, examples_per_s: float | None
-) -> Results:
+def make_results(experiment: Experiment, metrics: Metrics, examples_per_s: float | None) -> Results:
     """Puts the results of a run together; `split` is the first evaluator's."""
     params = experiment.abstract_variables()['params']
     return {

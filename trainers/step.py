@@ -18,9 +18,7 @@ Sums = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 
 
-def train_step(
-    experiment: Experiment, state: TrainState, batch: Batch
-) -> tuple[TrainState, Sums]:
+def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
     """One update: gradient of the mean loss over the unmasked examples of the global batch."""
     model, mask = experiment.model, batch['mask']
     images = experiment.data.preprocess(batch['image'])

@@ -1,12 +1,11 @@
 """The train loop: from an experiment to checkpoints, metrics and results.json."""
 
 import logging
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from clu import periodic_actions
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from datasets.pipeline import train_batches
@@ -14,55 +13,24 @@ from trainers.checkpoints import Checkpoints
 from trainers.construct import UserError, construct
 from trainers.evaluators import Metrics, make_evaluators
 from trainers.experiment import Experiment
+from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer
 from trainers.results import make_results, read_results
 from trainers.sharding import put_batch
 from trainers.state import TrainState, create_state
 from trainers.step import make_train_step
-from trainers.workdir import write_json
+from trainers.workdir import record_run, write_json
 
 log = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop, and saved its state.
-
-    Attributes:
-        signum: the signal.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
-
-
-class StopSignals:
-    """Within this context SIGINT and SIGTERM are noted; a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> 'StopSignals':
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for signum, handler in self._old.items():
-            signal.signal(signum, handler)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        signal.signal(signum, self._old[signum])
-        log.info('%s: saving, then stopping', signal.Signals(signum).name)
-
-
-def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+def train(experiment: Experiment, workdir: Path, config: ConfigDict) -> dict[str, Any]:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
         experiment: what to train.
         workdir: of checkpoints, metrics and results; may hold an earlier part of the run.
+        config: that the experiment was made from, for the record.
 
     Returns:
         The results, as in results.json.
@@ -90,6 +58,7 @@ def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
         if start == total and (results := read_results(workdir)) is not None:
             log.info('finished before, at step %d: nothing to do', total)
             return results
+        record_run(workdir, config)
         log.info('training %s from step %d to %d', experiment.model_settings['spec'], start, total)
         writer = make_writer(workdir, start)
 

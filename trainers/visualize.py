@@ -37,7 +37,8 @@ def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
     split = next(iter(experiment.evaluators.values()))['split']
     source = experiment.data.dataset.split(split)
     rng = np.random.default_rng(0)
-    rows = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    count = min(count, len(source))
+    rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
     examples = [source[int(i)] for i in rows]
     images = np.stack([experiment.eval_geometry(e['image'], rng) for e in examples])
 
@@ -67,7 +68,7 @@ def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
 def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> plt.Figure:
     """One row an image: the image, then each token's map over it.
 
-    A map is scaled to its own range, and stretched over the pixels.
+    Each map is scaled to its own range and stretched over the pixels.
 
     Args:
         images: [b, H, W, channels] uint8, one or three channels.
@@ -88,13 +89,21 @@ def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> plt.
             if j:
                 low, high = maps[i, j - 1].min(), maps[i, j - 1].max()
                 scaled = (maps[i, j - 1] - low) / max(high - low, 1e-12)
-                axis.imshow(
-                    scaled, cmap='inferno', vmin=0, vmax=1, alpha=0.65, extent=extent,
+                heat = axis.imshow(
+                    scaled,
+                    cmap='inferno',
+                    vmin=0,
+                    vmax=1,
+                    alpha=0.65,
+                    extent=extent,
                     interpolation='bilinear',
-                )  # fmt: skip
+                )
             if i == 0:
                 axis.set_title(f'token {j}' if j else 'input', fontsize=9)
         axes[i, 0].set_ylabel(
             captions[i], rotation=0, ha='right', va='center', fontsize=9, labelpad=6
         )
+    bar = figure.colorbar(heat, ax=axes, shrink=0.5, pad=0.01, aspect=40, ticks=[0, 1])
+    bar.ax.set_yticklabels(['least', 'most'])
+    bar.set_label('weight of a position, each map on a scale of its own', fontsize=9)
     return figure

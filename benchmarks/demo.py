@@ -1,0 +1,127 @@
+"""Trains a plain ViT and a TokenLearner ViT on the digits and sets them side by side.
+
+    python -m benchmarks.demo [--seed 0] [--epochs 24] [--runs runs/digits]
+
+Each run is the command that is printed, in a folder of its own; a finished run is not trained
+again. The time of a train step is measured afterwards, both models in turn in one process.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SPECS = {'plain ViT': 'mini/4', 'TokenLearner ViT': 'mini/4-8at2'}
+CONFIG = 'configs/digits.py'
+TIMED_STEPS = 30
+
+
+def command(spec: str, workdir: Path, seed: int, epochs: float, mode: str) -> list[str]:
+    return [
+        sys.executable,
+        'main.py',
+        f'--config={CONFIG}:model={spec},epochs={epochs:g}',
+        f'--config.seed={seed}',
+        f'--workdir={workdir}',
+        f'--mode={mode}',
+    ]
+
+
+def run(words: list[str]) -> None:
+    print('\n$', shlex.join(['python', *words[1:]]), flush=True)
+    status = subprocess.run(words).returncode
+    if status:
+        sys.exit(status)
+
+
+def measure_steps(specs: list[str]) -> list[float]:
+    """Median seconds of a train step of each model, the models taking turns."""
+    import jax
+
+    from configs import digits
+    from datasets.pipeline import train_batches
+    from trainers.construct import construct
+    from trainers.experiment import make_experiment
+    from trainers.sharding import put_batch
+    from trainers.state import create_state
+    from trainers.step import make_train_step
+
+    runs: list[Any] = []
+    for spec in specs:
+        experiment = construct(make_experiment, digits.get_config(f'model={spec}'), 'config')
+        source = experiment.data.dataset.split('train')
+        batch = next(
+            train_batches(
+                source, experiment.train_geometry, batch_size=experiment.batch_size, seed=0
+            )
+        )
+        step, state = make_train_step(experiment), create_state(experiment)
+        batch = put_batch(batch, experiment.mesh)
+        state, _ = jax.block_until_ready(step(state, batch))  # compiles
+        runs.append([step, state, batch, []])
+    for _ in range(TIMED_STEPS):
+        for timed in runs:
+            step, state, batch, seconds = timed
+            start = time.perf_counter()
+            timed[1], _ = jax.block_until_ready(step(state, batch))
+            seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds) for *_, seconds in runs]
+
+
+def print_table(results: list[dict[str, Any]], seconds: list[float]) -> None:
+    top1 = [r['metrics']['digits/test/top1'] for r in results]
+    head = ['', *SPECS]
+    rows = [
+        ['spec', *(r['spec'] for r in results)],
+        ['test accuracy, %', *(f'{100 * m["value"]:.1f}' for m in top1)],
+        ['  of test images', *(str(m['n']) for m in top1)],
+        ['parameters', *(f'{r["params"]:,}' for r in results)],
+        ['GFLOPs an image', *(f'{r["gflops"]:.5f}' for r in results)],
+        [
+            f'train step, ms (batch {results[0]["batch_size"]})',
+            *(f'{1000 * s:.1f}' for s in seconds),
+        ],
+        ['epochs x images', *(f'{r["steps"] * r["batch_size"]:,}' for r in results)],
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    print()
+    for row in [head, *rows]:
+        print(row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]), sep='   ')
+    flops = results[1]['gflops'] / results[0]['gflops']
+    print(
+        f'\nTokenLearner against plain: {flops:.2f} of the GFLOPs, '
+        f'{seconds[1] / seconds[0]:.2f} of the step time, '
+        f'{100 * (top1[1]["value"] - top1[0]["value"]):+.1f} points of accuracy.'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--epochs', type=float, default=24)
+    parser.add_argument('--runs', type=Path, default=Path('runs/digits'))
+    args = parser.parse_args()
+    folder = args.runs / f'epochs_{args.epochs:g}_seed_{args.seed}'
+    results = []
+    for spec in SPECS.values():
+        workdir = folder / spec.replace('/', '_')
+        run(command(spec, workdir, args.seed, args.epochs, 'train'))
+        results.append(json.loads((workdir / 'results.json').read_text()))
+    run(command(spec, workdir, args.seed, args.epochs, 'visualize'))
+    seconds = measure_steps(list(SPECS.values()))
+    print_table(results, seconds)
+    print(
+        f'\npicture:      {workdir / "attention_maps.png"}'
+        f'\nresults:      {workdir / "results.json"}'
+        f'\nTensorBoard:  {os.path.relpath(sys.executable)} -m tensorboard.main --logdir={folder}'
+    )
+
+
+if __name__ == '__main__':
+    main()

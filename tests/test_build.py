@@ -1,0 +1,102 @@
+import inspect
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import common
+from token_learner import Spec, build_model, parse_spec
+from token_learner.build import build_vit
+from token_learner.spec import SIZES
+
+# Parameters at 1,000 classes and the resolution given.
+PARAMETERS = {
+    ('mini/4', 32): 272_296,
+    ('Ti/16', 224): 5_717_032,
+    ('S/32', 384): 22_914_664,
+    ('S/16', 224): 22_049_896,
+    ('B/16', 384): 86_857_960,
+    ('B/16-8at6', 384): 86_916_520,
+    ('B/16-8at6-fuser', 384): 87_246_664,
+    ('L/16', 512): 305_172_456,
+    ('L/16+11-16at12', 512): 443_887_336,
+    ('L/14+11-16at18', 512): 443_981_544,
+    ('H/14', 224): 632_043_240,
+}
+
+
+def closed_form(spec: Spec, resolution: int, classes: int = 1000) -> int:
+    """Parameters of a v1.0 ViT with a linear fuser without norms, by hand."""
+    c, _, m, _ = SIZES[spec.size]
+    s = spec.tokens or 0
+    side = resolution // spec.patch
+    block = 4 * (c * c + c) + 2 * c * m + m + c + 4 * c
+    learner = 9 * (c * s + 3 * s * s) + 2 * c
+    fuser = s * s + s + c * s + s
+    repeats = spec.layers - spec.at if spec.fuser else 1
+    total = 3 * spec.patch**2 * c + c + side * side * c + spec.layers * block
+    total += repeats * learner if s else 0
+    total += repeats * fuser if spec.fuser else 0
+    return total + 2 * c + c * classes + classes
+
+
+@pytest.mark.parametrize(('spec', 'resolution'), PARAMETERS)
+def test_parameter_counts(spec, resolution):
+    model = build_model({'spec': spec}, 1000)
+    images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+    count = sum(x.size for x in jax.tree.leaves(params))
+    assert count == closed_form(parse_spec(spec), resolution)
+    assert count == PARAMETERS[spec, resolution]
+
+
+def test_every_size_has_a_count():
+    assert {spec.split('/')[0] for spec, _ in PARAMETERS} == set(SIZES)
+
+
+def test_specs():
+    assert parse_spec('L/16+11-16at12-fuser') == Spec('L', 16, 11, 16, 12, True)
+    assert parse_spec('L/16+11-16at34').layers == 35
+    assert parse_spec('mini/4') == Spec('mini', 4)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'message'),
+    [
+        ('B16', 'write SIZE/PATCH'),
+        ('X/16', 'SIZE one of mini, Ti, S, B, L, H'),
+        ('B/16-8at6-fuse', 'write SIZE/PATCH'),
+        ('B/16-8at6+2', 'write SIZE/PATCH'),
+        ('', 'write SIZE/PATCH'),
+        ('B/16-8at12', 'use 0 to 11'),
+        ('B/16-0at6', 'asks for 0 tokens'),
+        ('B/0', 'a patch of 0 pixels'),
+        ('B/16-fuser', 'no tokens to fuse'),
+    ],
+)
+def test_bad_specs_are_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        parse_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'error', 'message'),
+    [
+        ({'version': 'v2'}, ValueError, 'use one of v1.0, v1.1'),
+        ({'pooling': 'max'}, ValueError, 'use one of sum, mean'),
+        ({'pooling': 'mean', 'version': 'v1.1'}, ValueError, "use pooling='sum'"),
+        ({'mix_scope': 'all', 'spec': 'mini/4-8at2-fuser'}, ValueError, 'use one of frame, clip'),
+        ({'head': 'cls'}, ValueError, 'use one of gap, token'),
+        ({'dtype': 'float99'}, TypeError, 'float99'),
+        ({'poolng': 'sum'}, TypeError, 'poolng'),
+    ],
+)
+def test_bad_settings_are_refused_when_the_model_is_built(settings, error, message):
+    with pytest.raises(error, match=message):
+        build_model({'spec': 'mini/4-8at2'} | settings, 10)
+
+
+def test_the_config_declares_every_key_with_the_library_s_default():
+    parameters = inspect.signature(build_vit).parameters
+    ours = {k: p.default for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert common.default_model('B/16').to_dict() == ours | {'spec': 'B/16'}

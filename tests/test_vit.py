@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from token_learner import ViT, build_model
+from token_learner.maps import apply_with_maps
+
+SIZES = {'num_classes': 3, 'width': 16, 'layers': 2, 'heads': 2, 'mlp_dim': 32}
+
+
+def images(*shape):
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+def test_what_a_patch_does_not_cover_is_cropped():
+    vit = ViT(**SIZES, patch=(5, 4))
+    x = images(2, 17, 14, 3)  # 3 x 3 patches, 2 rows and 2 columns left over
+    variables = vit.init(jax.random.key(1), x)
+    variables['params']['head']['kernel'] = jax.random.normal(jax.random.key(2), (16, 3))
+    assert variables['params']['position_embedding'].shape == (1, 9, 16)
+    changed = x.at[:, 15:].set(9).at[:, :, 12:].set(9)
+    np.testing.assert_array_equal(vit.apply(variables, x), vit.apply(variables, changed))
+    inside = vit.apply(variables, x.at[:, 14].set(9))
+    assert not np.array_equal(vit.apply(variables, x), inside)
+
+
+def test_a_patch_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match='patch 16x16 is larger than the image 28x12'):
+        ViT(**SIZES, patch=(16, 16)).init(jax.random.key(0), images(1, 28, 12, 3))
+
+
+def test_the_head_reads_the_class_token_or_the_mean():
+    x = images(2, 8, 8, 3)
+    token = ViT(**SIZES, patch=(4, 4), head='token', representation=5)
+    variables = token.init(jax.random.key(1), x)
+    assert variables['params']['position_embedding'].shape == (1, 5, 16)
+    assert variables['params']['representation']['kernel'].shape == (16, 5)
+    _, sown = token.apply(variables, x, mutable='intermediates')
+    assert sown['intermediates']['pre_logits'][0].shape == (2, 5)
+    with pytest.raises(ValueError, match="use head='gap'"):
+        build_model({'spec': 'mini/4-8at2', 'head': 'token'}, 10)
+
+
+def test_dropout_is_on_only_in_training():
+    model = build_model({'spec': 'mini/4-4at1-fuser', 'version': 'v1.1', 'dropout': 0.5}, 10)
+    x = images(2, 8, 8, 1)
+    variables = model.init(jax.random.key(0), x)
+    variables['params']['head']['kernel'] = jax.random.normal(jax.random.key(2), (64, 10))
+    eval_out = [model.apply(variables, x) for _ in range(2)]
+    np.testing.assert_array_equal(*eval_out)
+    outs = [
+        model.apply(variables, x, train=True, rngs={'dropout': jax.random.key(k)}) for k in (0, 1)
+    ]
+    assert not np.array_equal(*outs)
+
+
+@pytest.mark.parametrize('spec', ['mini/4', 'mini/4-8at2', 'mini/4-8at1-fuser'])
+def test_maps_come_with_the_logits(spec):
+    model = build_model({'spec': spec}, 10)
+    x = images(2, 8, 12, 1)
+    variables = model.init(jax.random.key(0), x)
+    logits, maps = apply_with_maps(model, {'params': variables['params']}, x)
+    np.testing.assert_array_equal(logits, model.apply({'params': variables['params']}, x))
+    layers = {'mini/4': [], 'mini/4-8at2': [2], 'mini/4-8at1-fuser': [1, 2, 3]}[spec]
+    assert {k: v.shape for k, v in maps.items()} == dict.fromkeys(layers, (2, 1, 8, 2, 3))
+
+
+def test_logits_are_zero_at_the_start():
+    model = build_model({'spec': 'mini/4-8at2'}, 10)
+    logits, _ = model.init_with_output(jax.random.key(0), images(2, 8, 8, 1))
+    np.testing.assert_array_equal(logits, jnp.zeros((2, 10)))
