@@ -46,7 +46,6 @@ def measure_steps(specs: list[str]) -> list[float]:
 
     from configs import digits
     from datasets.pipeline import train_batches
-    from trainers.construct import construct
     from trainers.experiment import make_experiment
     from trainers.sharding import put_batch
     from trainers.state import create_state
@@ -54,7 +53,7 @@ def measure_steps(specs: list[str]) -> list[float]:
 
     runs: list[Any] = []
     for spec in specs:
-        experiment = construct(make_experiment, digits.get_config(f'model={spec}'), 'config')
+        experiment = make_experiment(digits.get_config(f'model={spec}'))
         source = experiment.data.dataset.split('train')
         batch = next(
             train_batches(

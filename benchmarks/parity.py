@@ -19,6 +19,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
@@ -29,7 +30,7 @@ from token_learner.pretrained import convert
 TOLERANCE = 1e-5
 FAMILIES = ('token_learner_', 'token_fuser', 'vit_')
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Any]
 
 
 def make_token_learner(args: Mapping[str, Any], name: str | None = None) -> nn.Module:
@@ -80,7 +81,7 @@ MAKE = {
 }
 
 
-def as_grid(x: np.ndarray) -> np.ndarray:
+def as_grid(x: jax.Array) -> jax.Array:
     """[b, h*w, c] as [b, h, w, c], square; Scenic takes both."""
     if x.ndim != 3:
         return x
@@ -115,7 +116,7 @@ def measure(path: Path) -> tuple[float, float]:
     model = MAKE[meta['module']](meta['args'])
     params = convert(below(arrays, 'params/'), source='scenic', model=model)
     with jax.default_matmul_precision('highest'):
-        ours = apply(model, params, below(arrays, 'input/'))
+        ours = apply(model, params, jax.tree.map(jnp.asarray, below(arrays, 'input/')))
     expected = arrays['output']
     expected = expected.reshape(ours.shape) if expected.size == ours.size else expected
     if ours.shape != expected.shape:

@@ -10,4 +10,4 @@ os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
 
 from jaxtyping import install_import_hook
 
-install_import_hook(['token_learner', 'trainers'], 'beartype.beartype')
+install_import_hook(['token_learner', 'trainers.augment', 'trainers.loss'], 'beartype.beartype')

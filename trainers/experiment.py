@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from datasets import load_dataset
 from datasets.dataset import Dataset
@@ -87,7 +88,16 @@ class Experiment:
         return jax.eval_shape(self.model.init, jax.random.key(0), images)
 
 
-def make_experiment(
+def make_experiment(config: ConfigDict) -> Experiment:
+    """Builds the experiment that a config describes.
+
+    Raises:
+        UserError: if anything in the config cannot be used.
+    """
+    return construct(assemble, config.to_dict(), 'config')
+
+
+def assemble(
     *,
     seed: int,
     batch_size: int,
@@ -107,20 +117,15 @@ def make_experiment(
     log_every_steps: int,
     checkpoint: Settings,
 ) -> Experiment:
-    """Builds an experiment from a config, `construct(make_experiment, config, 'config')`.
+    """Builds an experiment from the keys of a config.
 
-    The parameters are the config's keys; `configs.common.default_config` says what they are.
+    `configs.common.default_config` says what they are.
 
     Raises:
         UserError: if anything in the config cannot be used.
     """
     data = construct(make_data, dataset, 'config.dataset')
     devices = construct(make_mesh, mesh, 'config.mesh')
-    steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
-    if total_steps is None:
-        total_steps = round(epochs * steps_per_epoch)
-    _check_at_least_1('total_steps', total_steps)
-    _check_at_least_1('log_every_steps', log_every_steps)
     for name, size in [('', batch_size), *((n, e['batch_size']) for n, e in evaluators.items())]:
         _check_at_least_1('batch_size', size)
         if size % batch_shards(devices):
@@ -129,6 +134,11 @@ def make_experiment(
                 f'{where}.batch_size={size} is not divisible by the {batch_shards(devices)} '
                 'parts of the mesh; use a multiple'
             )
+    steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
+    if total_steps is None:
+        total_steps = round(epochs * steps_per_epoch)
+    _check_at_least_1('total_steps', total_steps)
+    _check_at_least_1('log_every_steps', log_every_steps)
     learning_rate = construct_named(
         SCHEDULES,
         schedule,
@@ -144,7 +154,7 @@ def make_experiment(
         log_every_steps=log_every_steps,
         eval_every_steps=round(eval_every_epochs * steps_per_epoch),
         checkpoint=checkpoint,
-        model_settings=dict(model),
+        model_settings=model,
         optimizer_name=optimizer['name'],
         data=data,
         model=construct(

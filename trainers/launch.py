@@ -5,7 +5,7 @@ import logging
 from ml_collections import ConfigDict
 
 from token_learner.vit import patch_grid
-from trainers.construct import UserError, construct
+from trainers.construct import UserError
 from trainers.evaluate import evaluate
 from trainers.experiment import Experiment, make_experiment
 from trainers.predict import predict
@@ -23,7 +23,7 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         Interrupted: if training was stopped by a signal.
     """
     log_to_terminal()
-    experiment = construct(make_experiment, config, 'config')
+    experiment = make_experiment(config)
     check_patches(experiment)
     folder = open_workdir(workdir)
     if mode == 'train':

@@ -7,28 +7,22 @@ import jax
 import optax
 
 
-def warmed_up(rest: optax.Schedule, learning_rate: float, warmup_steps: int) -> optax.Schedule:
-    """A linear rise from 0 to the learning rate, then another schedule."""
-    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([rise, rest], [warmup_steps])
-
-
 def cosine(
     *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
 ) -> optax.Schedule:
     """Warm-up, then half a cosine down to 0."""
-    warmup = round(warmup_epochs * steps_per_epoch)
-    rest = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
-    return warmed_up(rest, learning_rate, warmup)
+    warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
+    rest = optax.cosine_decay_schedule(learning_rate, total_steps - warmup)
+    return _after_warmup(rest, learning_rate, warmup)
 
 
 def linear(
     *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
 ) -> optax.Schedule:
     """Warm-up, then linearly down to 0."""
-    warmup = round(warmup_epochs * steps_per_epoch)
-    rest = optax.linear_schedule(learning_rate, 0.0, max(1, total_steps - warmup))
-    return warmed_up(rest, learning_rate, warmup)
+    warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
+    rest = optax.linear_schedule(learning_rate, 0.0, total_steps - warmup)
+    return _after_warmup(rest, learning_rate, warmup)
 
 
 def adamw(
@@ -61,3 +55,19 @@ def decayed(params: Any) -> Any:
 
 def _clip(norm: float) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(norm) if norm else optax.identity()
+
+
+def _warmup_steps(warmup_epochs: float, steps_per_epoch: float, total_steps: int) -> int:
+    steps = round(warmup_epochs * steps_per_epoch)
+    if not 0 <= steps < total_steps:
+        raise ValueError(
+            f'warmup_epochs={warmup_epochs} are {steps} of {total_steps} steps; '
+            'use fewer, or train longer'
+        )
+    return steps
+
+
+def _after_warmup(rest: optax.Schedule, learning_rate: float, warmup: int) -> optax.Schedule:
+    """A linear rise from 0 to the learning rate, then another schedule."""
+    rise = optax.linear_schedule(0.0, learning_rate, warmup)
+    return optax.join_schedules([rise, rest], [warmup])

@@ -41,7 +41,7 @@ def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple
     sums = {
         'n': n,
         'loss': jnp.sum(losses * mask),
-        'gradient_norm': n * optax.global_norm(grads),
+        'gradient_norm': n * optax.tree.norm(grads),
     }
     new_state = dataclasses.replace(
         state,

@@ -1,0 +1,95 @@
+"""Every config: built, and a whole train step traced at full size."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from trainers.construct import UserError
+from trainers.experiment import make_experiment
+from trainers.state import abstract_state
+from trainers.step import train_step
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+# Config and argument -> parameters. A config without a count here fails.
+PARAMETERS = {
+    ('digits', ''): 211_402,
+    ('digits', 'runlocal'): 211_402,
+    ('digits', 'model=mini/4'): 204_938,
+    ('digits', 'model=B/16-8at6-fuser,res=384'): 86_092_138,
+}
+
+
+def make(name, arg=''):
+    config = importlib.import_module(f'configs.{name}').get_config(arg)
+    return make_experiment(config.lock())
+
+
+def test_every_config_has_a_count():
+    names = {p.stem for p in CONFIGS.glob('*.py')} - {'__init__', 'common'}
+    assert {name for name, _ in PARAMETERS} == names
+
+
+@pytest.mark.parametrize(('name', 'arg'), PARAMETERS, ids=lambda x: x or 'default')
+def test_a_train_step_traces_at_full_size(name, arg):
+    experiment = make(name, arg)
+    state = abstract_state(experiment)
+    assert sum(x.size for x in jax.tree.leaves(state.params)) == PARAMETERS[name, arg]
+    b = experiment.batch_size
+    batch = {
+        'image': jax.ShapeDtypeStruct((b, *experiment.data.image_shape), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((b,), jnp.int32),
+        'mask': jax.ShapeDtypeStruct((b,), jnp.float32),
+    }
+    after, sums = jax.eval_shape(lambda s, b: train_step(experiment, s, b), state, batch)
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)]
+    assert shapes[0] == shapes[1]
+    assert set(sums) == {'n', 'loss', 'gradient_norm'}
+
+
+@pytest.mark.parametrize('name', sorted({name for name, _ in PARAMETERS}))
+def test_a_config_says_how_it_is_run_and_has_a_small_form(name):
+    text = (CONFIGS / f'{name}.py').read_text()
+    assert f'python main.py --config=configs/{name}.py' in ast.get_docstring(ast.parse(text))
+    assert make(name, 'runlocal').total_steps < make(name).total_steps
+
+
+def test_arguments_are_typed_and_leftovers_refused():
+    arg = common.parse_arg('a=3,flag', a=1, b=0.5, flag=False)
+    assert arg.to_dict() == {'a': 3, 'b': 0.5, 'flag': True}
+    assert common.parse_arg(None, a=1).a == 1
+    with pytest.raises(ValueError, match="'modle' is not known; did you mean 'model'"):
+        common.parse_arg('modle=B/16', model='')
+    with pytest.raises(ValueError, match="res='big' is no int"):
+        common.parse_arg('res=big', res=224)
+    with pytest.raises(ValueError, match="flag='maybe' is no bool"):
+        common.parse_arg('flag=maybe', flag=False)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'bacth_size': 3}, 'config.bacth_size is not a known key; did you mean batch_size'),
+        ({'batch_size': 9}, 'config.batch_size=9 is not divisible by the 8 parts of the mesh'),
+        ({'batch_size': 0}, 'config.batch_size=0 is too small'),
+        ({'total_steps': 0}, 'config.total_steps=0 is too small'),
+        ({'model': {'spec': 'mini/4', 'verson': 'v1.1'}}, 'did you mean version'),
+        ({'model': {'spec': 'mini/4-8at4'}}, 'config.model: .* use 0 to 3'),
+        ({'optimizer': {'name': 'adamw', 'b1': 0.9}}, 'config.optimizer.b2 is missing'),
+        ({'optimizer': {'name': 'lion'}}, 'use one of adamw, momentum'),
+        ({'dataset': {**common.default_config('').dataset, 'split': 'val'}}, 'use one of train, test'),
+        ({'mesh': {'data': 3, 'fsdp': 1, 'tensor': 1}}, 'does not fit 8 devices'),
+        ({'train_geometry': {'name': 'affine', 'degrees': 3}}, 'scale is missing'),
+    ],
+    ids=str,
+)
+def test_bad_configs_are_refused(change, message):
+    config = ConfigDict(common.default_config('mini/4').to_dict() | change)
+    with pytest.raises(UserError, match=message):
+        make_experiment(config)

@@ -1,0 +1,126 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from datasets import load_dataset
+from datasets.geometry import Affine, Resize
+from datasets.pipeline import Reading, eval_batches, train_batches
+
+DIGITS = load_dataset('digits')
+KEEP = Resize(28)
+
+
+def take(n, **settings):
+    batches = train_batches(DIGITS.split('test'), KEEP, batch_size=8, seed=3, **settings)
+    return [next(batches) for _ in range(n)]
+
+
+def ids(batches):
+    return [set(b['id']) for b in batches]
+
+
+def test_the_split_is_fixed_and_whole():
+    train, test = DIGITS.split('train'), DIGITS.split('test')
+    everything = [[source[i] for i in range(len(source))] for source in (train, test)]
+    assert [len(x) for x in everything] == [4000, 1000]
+    assert len({x['id'] for part in everything for x in part}) == 5000
+    for part in everything:
+        assert set(np.bincount([x['label'] for x in part])) == {len(part) // 10}
+    digest = hashlib.sha256(b''.join(x['image'].tobytes() for x in everything[1])).hexdigest()
+    assert digest[:16] == '360d77d4d49bde2b'
+
+
+def test_each_epoch_is_every_example_once_in_another_order():
+    per_epoch = 1000 // 8
+    batches = take(2 * per_epoch)
+    first, second = batches[:per_epoch], batches[per_epoch:]
+    for epoch in (first, second):
+        assert len(set.union(*ids(epoch))) == 1000
+    assert ids(first) != ids(second)
+
+
+def test_batch_k_follows_from_the_seed_and_k():
+    whole = take(130)
+    later = take(10, start_step=120)
+    for a, b in zip(whole[120:], later, strict=True):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_any_number_of_processes_sees_the_same_global_batches():
+    whole = ids(take(20))
+    for count in (2, 4):
+        shares = [take(20, reading=Reading(process_index=p, process_count=count)) for p in range(count)]
+        assert {len(b['id']) for share in shares for b in share} == {8 // count}
+        assert [set.union(*parts) for parts in zip(*map(ids, shares), strict=True)] == whole
+
+
+def test_random_geometry_is_the_same_for_any_number_of_processes():
+    warp = Affine(28, degrees=20, scale=0.2, shift=0.1)
+    images = []
+    for p, count in [(0, 1), (0, 2), (1, 2)]:
+        reading = Reading(process_index=p, process_count=count)
+        batch = next(
+            train_batches(DIGITS.split('train'), warp, batch_size=8, seed=0, reading=reading)
+        )
+        images.append(dict(zip(batch['id'], batch['image'], strict=True)))
+    for name, image in images[0].items():
+        np.testing.assert_array_equal(image, (images[1] | images[2])[name])
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_evaluation_sees_every_example_once(count):
+    shares = [
+        list(
+            eval_batches(
+                DIGITS.split('test'),
+                KEEP,
+                batch_size=96,
+                reading=Reading(process_index=p, process_count=count),
+            )
+        )
+        for p in range(count)
+    ]
+    assert {len(s) for s in shares} == {11}
+    batches = [b for s in shares for b in s]
+    assert sum(b['mask'].sum() for b in batches) == 1000
+    seen = [name for b in batches for name in b['id'][b['mask'] > 0]]
+    assert len(seen) == len(set(seen)) == 1000
+
+
+def test_batches_have_the_contract_s_types():
+    batch = take(1)[0]
+    assert {k: (v.shape, v.dtype.kind) for k, v in batch.items()} == {
+        'image': ((8, 28, 28, 1), 'u'),
+        'label': ((8,), 'i'),
+        'mask': ((8,), 'f'),
+        'id': ((8,), 'U'),
+    }
+
+
+def test_bad_names_are_refused():
+    with pytest.raises(ValueError, match='use one of digits'):
+        load_dataset('digts')
+    with pytest.raises(ValueError, match='leave data_dir empty'):
+        load_dataset('digits', '/data')
+    with pytest.raises(ValueError, match='use one of train, test'):
+        DIGITS.split('val')
+    with pytest.raises(ValueError, match='not divisible by the 3 processes'):
+        take(1, reading=Reading(process_count=3))
+
+
+def test_geometry():
+    rng = np.random.default_rng(0)
+    image = DIGITS.split('test')[7]['image']
+    still = Affine(28, degrees=0, scale=0, shift=0)
+    np.testing.assert_array_equal(still(image, rng), image)
+    big = Resize(56)(image, rng)
+    assert big.shape == (56, 56, 1)
+    assert abs(big.mean() - image.mean()) < 1
+    turned = Affine(28, degrees=90, scale=0, shift=0)
+    angles = type('Always', (), {'uniform': lambda *a: np.array([1, 0, 0, 0])})()
+    np.testing.assert_allclose(turned(image, angles), np.rot90(image, -1), atol=1)
+    shifted = Affine(28, degrees=0, scale=0, shift=0.25)
+    right = type('Always', (), {'uniform': lambda *a: np.array([0, 0, 1, 0])})()
+    np.testing.assert_array_equal(shifted(image, right)[:, 7:], image[:, :-7])

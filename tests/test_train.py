@@ -1,0 +1,167 @@
+"""The trainer on real digits: devices, resume, faults, results. Commands run as a user runs them."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from configs import digits
+from datasets.pipeline import Reading, train_batches
+from trainers.experiment import make_experiment
+from trainers.sharding import AXES, infer_shardings, put_batch
+from trainers.state import abstract_state, create_state
+from trainers.step import make_train_step
+
+ROOT = Path(__file__).parents[1]
+SPEC = 'mini/7-4at1-fuser'
+
+
+def make(**changes):
+    config = digits.get_config(f'model={SPEC},runlocal')
+    config.update_from_flattened_dict(changes)
+    return make_experiment(config)
+
+
+def on(experiment, data, fsdp=1, tensor=1):
+    """The same experiment on the first data * fsdp * tensor devices."""
+    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
+    return dataclasses.replace(experiment, mesh=jax.sharding.Mesh(devices, AXES))
+
+
+def losses(experiment, steps):
+    batches = train_batches(
+        experiment.data.dataset.split('train'),
+        experiment.train_geometry,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+    )
+    state, step = create_state(experiment), make_train_step(experiment)
+    curve = []
+    for _ in range(steps):
+        state, sums = step(state, put_batch(next(batches), experiment.mesh))
+        curve.append(float(sums['loss']) / float(sums['n']))
+    return np.array(curve), state
+
+
+def test_eight_devices_give_the_loss_curve_of_one():
+    experiment = make()
+    one, _ = losses(on(experiment, 1), 20)
+    assert one[-1] < one[0]
+    for mesh in [(8, 1, 1), (1, 8, 1)]:
+        many, _ = losses(on(experiment, *mesh), 20)
+        np.testing.assert_allclose(many, one, rtol=1e-5)
+
+
+def test_fsdp_shards_the_largest_axis_and_the_optimizer_state_with_it():
+    state = abstract_state(on(make(), 1, 8))
+    specs = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): x.sharding.spec
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    }
+    hidden = 'encoder/block_0/mlp/hidden/kernel'  # 64 x 256
+    assert specs[f'params/{hidden}'] == P(None, 'fsdp')
+    moments = [spec for path, spec in specs.items() if path.endswith(f'/{hidden}')]
+    assert len(moments) == 3
+    assert set(moments) == {P(None, 'fsdp')}
+    assert specs['step'] == P()
+
+
+def test_a_rule_decides_before_the_default():
+    mesh = on(make(), 1, 4, 2).mesh
+    tree = {'a': {'kernel': np.zeros((8, 16))}, 'b': {'kernel': np.zeros((8, 16))}}
+    rules = [('a/kernel', P('tensor'))]
+    shardings = infer_shardings(tree, mesh, rules)
+    assert shardings['a']['kernel'].spec == P('tensor')
+    assert shardings['b']['kernel'].spec == P(None, 'fsdp')
+
+
+def test_the_step_is_the_gradient_of_the_mean_over_unmasked_examples():
+    experiment = on(make(), 1)
+    state = create_state(experiment)
+    source, geometry = experiment.data.dataset.split('train'), experiment.train_geometry
+    batch = next(train_batches(source, geometry, batch_size=32, seed=0))
+    half = {k: v[:16] for k, v in batch.items()}
+    batch['mask'][16:] = 0
+    batch['label'][16:] = 0
+    step = make_train_step(experiment)
+    masked, sums = step(create_state(experiment), put_batch(batch, experiment.mesh))
+    alone, _ = step(state, put_batch(half, experiment.mesh))
+    assert float(sums['n']) == 16
+    for a, b in zip(*map(jax.tree.leaves, (masked.params, alone.params)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def first_update(experiment, grads, params):
+    optimizer = experiment.optimizer
+    return jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p)[0])(grads, params)
+
+
+def test_weight_decay_falls_on_kernels_only_and_clipping_on_the_global_norm():
+    experiment = on(make(**{'optimizer.weight_decay': 1.0, 'schedule.warmup_epochs': 0.0}), 1)
+    params = create_state(experiment).params
+    zero = jax.tree.map(np.zeros_like, params)
+    updates = first_update(experiment, zero, params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        if path[-1].key == 'kernel':
+            continue
+        assert not np.any(update), path
+    rate = float(experiment.schedule(0))
+    kernel = updates['encoder']['block_0']['mlp']['out']['kernel']
+    np.testing.assert_allclose(
+        kernel, -rate * params['encoder']['block_0']['mlp']['out']['kernel'], rtol=1e-5
+    )
+    config = digits.get_config('runlocal')
+    config.optimizer = {'name': 'momentum', 'momentum': 0.9, 'weight_decay': 0.0, 'clip_norm': 0.5}
+    config.schedule.warmup_epochs = 0.0
+    sgd = make_experiment(config)
+    grads = jax.tree.map(np.ones_like, params)
+    updates = first_update(sgd, grads, params)
+    assert float(optax.tree.norm(updates)) == pytest.approx(0.5 * float(sgd.schedule(0)), 1e-4)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear'])
+def test_schedules_rise_and_end_at_zero(name):
+    warmup = 250  # 2 epochs of 4,000 digits in batches of 32
+    changes = {'schedule.name': name, 'schedule.warmup_epochs': 2.0}
+    experiment = make(**changes, total_steps=2 * warmup)
+    with pytest.raises(ValueError, match='warmup_epochs=2.0 are 250 of 250 steps; use fewer'):
+        make(**changes, total_steps=warmup)
+    rates = [float(experiment.schedule(s)) for s in (0, warmup // 2, warmup, 2 * warmup)]
+    np.testing.assert_allclose(rates, [0, 1e-3, 2e-3, 0], atol=1e-9)
+    assert float(experiment.schedule(warmup * 3 // 2)) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_worker_processes_give_the_same_batches(tmp_path):
+    code = (
+        'from absl import app\n'
+        'from datasets import load_dataset\n'
+        'from datasets.geometry import Affine\n'
+        'from datasets.pipeline import Reading, train_batches\n'
+        'def main(argv):\n'
+        '    source = load_dataset("digits").split("train")\n'
+        '    warp = Affine(28, degrees=9.0, scale=0.1, shift=0.1)\n'
+        '    make = lambda n: train_batches(source, warp, batch_size=8, seed=1, start_step=5,\n'
+        '                                   reading=Reading(workers=n))\n'
+        '    for _, a, b in zip(range(5), make(0), make(2)):\n'
+        '        assert all((a[k] == b[k]).all() for k in a)\n'
+        '    print("same")\n'
+        'if __name__ == "__main__":\n'
+        '    app.run(main)\n'
+    )
+    (tmp_path / 'read.py').write_text(code)
+    run = subprocess.run(
+        [sys.executable, tmp_path / 'read.py'],
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.stdout == 'same\n', run.stderr[-2000:]
+    assert Reading().workers == 0
