@@ -53,7 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def unknown_key(argv: list[str], message: str) -> str:
     """Says of ml_collections' message on an unknown key which flag it means."""
-    name = re.sub(r'\W.*', '', message.strip("'"), flags=re.DOTALL)
+    name = (re.search(r'\w+', message) or [''])[0]
     near = re.search(r'Did you mean "(\w+)"', message)
     given = [a.partition('=')[0] for a in argv if a.startswith('--config.') and name in a]
     hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'

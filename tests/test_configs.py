@@ -15,6 +15,7 @@ from trainers.experiment import make_experiment
 from trainers.state import abstract_state
 from trainers.step import train_step
 
+DATASET = common.default_config('mini/4').dataset
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
 # Config and argument -> parameters. A config without a count here fails.
@@ -83,7 +84,7 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'model': {'spec': 'mini/4-8at4'}}, 'config.model: .* use 0 to 3'),
         ({'optimizer': {'name': 'adamw', 'b1': 0.9}}, 'config.optimizer.b2 is missing'),
         ({'optimizer': {'name': 'lion'}}, 'use one of adamw, momentum'),
-        ({'dataset': {**common.default_config('').dataset, 'split': 'val'}}, 'use one of train, test'),
+        ({'dataset': {**DATASET, 'split': 'val'}}, 'use one of train, test'),
         ({'mesh': {'data': 3, 'fsdp': 1, 'tensor': 1}}, 'does not fit 8 devices'),
         ({'train_geometry': {'name': 'affine', 'degrees': 3}}, 'scale is missing'),
     ],

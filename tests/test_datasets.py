@@ -51,7 +51,8 @@ def test_batch_k_follows_from_the_seed_and_k():
 def test_any_number_of_processes_sees_the_same_global_batches():
     whole = ids(take(20))
     for count in (2, 4):
-        shares = [take(20, reading=Reading(process_index=p, process_count=count)) for p in range(count)]
+        readings = [Reading(process_index=p, process_count=count) for p in range(count)]
+        shares = [take(20, reading=reading) for reading in readings]
         assert {len(b['id']) for share in shares for b in share} == {8 // count}
         assert [set.union(*parts) for parts in zip(*map(ids, shares), strict=True)] == whole
 

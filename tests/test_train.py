@@ -1,4 +1,4 @@
-"""The trainer on real digits: devices, resume, faults, results. Commands run as a user runs them."""
+"""The train step on real digits: devices, sharding, optimizers, schedules, workers."""
 
 import dataclasses
 import os
@@ -131,7 +131,7 @@ def test_schedules_rise_and_end_at_zero(name):
     warmup = 250  # 2 epochs of 4,000 digits in batches of 32
     changes = {'schedule.name': name, 'schedule.warmup_epochs': 2.0}
     experiment = make(**changes, total_steps=2 * warmup)
-    with pytest.raises(ValueError, match='warmup_epochs=2.0 are 250 of 250 steps; use fewer'):
+    with pytest.raises(ValueError, match=r'warmup_epochs=2\.0 are 250 of 250 steps; use fewer'):
         make(**changes, total_steps=warmup)
     rates = [float(experiment.schedule(s)) for s in (0, warmup // 2, warmup, 2 * warmup)]
     np.testing.assert_allclose(rates, [0, 1e-3, 2e-3, 0], atol=1e-9)

@@ -1,6 +1,7 @@
 """Log lines on the terminal."""
 
 import logging
+import sys
 
 from tqdm import tqdm
 
@@ -10,6 +11,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record))
+        sys.stdout.flush()  # whoever reads a pipe wants the line now
 
 
 def log_to_terminal() -> None:

@@ -1,0 +1,181 @@
+"""The launcher as a user runs it: real processes, signals, checkpoints and files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+CONFIG = '--config=configs/digits.py:model=mini/7-4at1,runlocal'
+SHORT = (
+    '--config.total_steps=120',
+    '--config.log_every_steps=10',
+    '--config.checkpoint.every_steps=50',
+    '--config.eval_every_epochs=0.4',
+)
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, 'main.py', *args],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*args):
+    process = start(*args)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def stop_at(step, signum, *args):
+    """Sends a signal when a step is logged; the exit status and what was printed."""
+    process = start(*args)
+    seen = ''
+    for line in process.stdout:
+        seen += line
+        if f'step {step} ' in line:
+            process.send_signal(signum)
+            break
+    out, err = process.communicate(timeout=300)
+    return process.returncode, seen + out, err
+
+
+def results(workdir):
+    return json.loads((workdir / 'results.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A workdir of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp('finished')
+    status, out, err = run(CONFIG, f'--workdir={workdir}', *SHORT)
+    assert status == 0, err
+    assert 'step 120' in out
+    return workdir
+
+
+def test_help_starts():
+    status, out, _ = run('--help')
+    assert status == 0 or '--workdir' in out
+    assert '--mode' in out
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
+    command = (CONFIG, f'--workdir={tmp_path}', *SHORT)
+    status, out, err = stop_at(20, signal.SIGTERM, *command)
+    assert status == 143, err
+    assert 'SIGTERM: saving, then stopping' in out
+    status, out, err = stop_at(70, signal.SIGINT, *command)
+    assert status == 130, err
+    assert 'from step 2' in out
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert results(tmp_path)['metrics'] == results(finished)['metrics']
+    lines = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    logged = [x['step'] for x in lines if 'train/loss' in x]
+    assert logged == sorted(set(logged))
+    assert logged[-1] == 120
+    assert [x['step'] for x in lines if 'digits/test/top1' in x] == [50, 100, 120]
+
+
+def test_what_a_finished_run_leaves(finished):
+    files = {p.name for p in finished.iterdir()}
+    assert {'config.json', 'environment.json', 'results.json', 'metrics.jsonl'} <= files
+    assert list((finished / 'tensorboard').glob('events*'))
+    found = results(finished)
+    assert found['spec'] == 'mini/7-4at1'
+    assert (found['dataset'], found['split'], found['resolution']) == ('digits', 'test', 28)
+    assert found['steps'] == 120
+    top1 = found['metrics']['digits/test/top1']
+    assert top1['n'] == 1000
+    assert 0.2 < top1['value'] <= found['metrics']['digits/test/top5']['value']
+    assert found['params'] == 207_802
+    assert 1e-3 < found['gflops'] < 1e-2
+    assert found['examples_per_s'] > 0
+    assert json.loads((finished / 'config.json').read_text())['total_steps'] == 120
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    before = results(finished)
+    status, out, _ = run(CONFIG, f'--workdir={finished}', *SHORT)
+    assert status == 0
+    assert 'finished before' in out
+    assert results(finished) == before
+
+
+def test_evaluation_on_its_own(finished):
+    status, _, err = run(CONFIG, f'--workdir={finished}', '--mode=eval', '--evaluator=test', *SHORT)
+    assert status == 0, err
+    evaluated = json.loads((finished / 'eval.json').read_text())
+    assert evaluated == {'step': 120, 'metrics': results(finished)['metrics']}
+
+
+def test_predictions_agree_with_the_evaluation(finished):
+    status, _, err = run(CONFIG, f'--workdir={finished}', '--mode=predict', *SHORT)
+    assert status == 0, err
+    lines = (finished / 'predictions_test.jsonl').read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert len({x['id'] for x in found}) == 1000
+    hits = [max(x['predicted'], key=x['predicted'].get) == x['label'] for x in found]
+    assert np.mean(hits) == results(finished)['metrics']['digits/test/top1']['value']
+
+
+def test_the_picture_is_drawn(finished):
+    status, _, err = run(CONFIG, f'--workdir={finished}', '--mode=visualize', *SHORT)
+    assert status == 0, err
+    picture = np.asarray(Image.open(finished / 'attention_maps.png').convert('RGB')).astype(int)
+    assert min(picture.shape[:2]) > 500
+    coloured = np.ptp(picture, axis=-1) > 60
+    assert coloured.mean() > 0.02  # heat over the digits, which are grey
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (('--config.batch_sise=1',), 'batch_sise is not a known key; did you mean batch_size?'),
+        (('--config.batch_size=many',), 'many'),
+        (('--config.model.spec=B16',), 'SIZE/PATCH[+EXTRA][-SatK][-fuser]'),
+        (('--config.model.spec=mini/4-8at7',), 'use 0 to 3'),
+        (('--config.model.spec=mini/29',), 'patch 29x29 is larger than the image 28x28'),
+        (('--config.model.spec=mini/4-0at1',), 'asks for 0 tokens'),
+        (('--workdir=/proc/nowhere',), 'cannot be written'),
+        (('--mode=eval', '--workdir=EMPTY'), 'holds no checkpoint; train first'),
+        (('--config.total_steps=60',), 'past total_steps=60'),
+        (('--config.model.spec=mini/7',), "model.spec='mini/7-4at1', the config has 'mini/7'"),
+        (('--config.model.pooling=mean',), "model.pooling='sum', the config has 'mean'"),
+        (('--config=configs/no_such.py',), 'configs/no_such.py'),
+        (('--mode=eval', '--evaluator=tset'), 'use one of test'),
+    ],
+    ids=lambda x: ' '.join(x) if isinstance(x, tuple) else '',
+)
+def test_bad_input_is_told_in_one_line(finished, tmp_path, args, message):
+    args = [a.replace('EMPTY', str(tmp_path)) for a in args]
+    before = (finished / 'config.json').read_text()
+    status, _, err = run(CONFIG, f'--workdir={finished}', *SHORT, *args)
+    assert status == 1
+    assert err.startswith('error: ')
+    assert err.count('\n') == 1, err
+    assert message in err
+    assert (finished / 'config.json').read_text() == before
+
+
+def test_cropped_pixels_are_logged(tmp_path):
+    status, out, err = run(
+        '--config=configs/digits.py:model=mini/9-4at1',
+        f'--workdir={tmp_path}',
+        '--config.total_steps=1',
+        '--config.schedule.warmup_epochs=0.0',
+    )
+    assert status == 0, err
+    assert 'the last 1 rows and 1 columns of pixels are cropped' in out
