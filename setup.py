@@ -30,7 +30,7 @@ TRAIN = [
     'tensorflow-datasets',
     'tqdm',
 ]
-TEST = ['beartype', 'build', 'mypy', 'pytest', 'ruff', 'types-tqdm', 'uv']
+TEST = ['beartype', 'build', 'mypy', 'pytest', 'ruff', 'setuptools>=77', 'types-tqdm', 'uv']
 
 setup(
     name='token-learner',
