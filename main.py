@@ -71,8 +71,10 @@ def main(argv: list[str]) -> int:
         if argv[1:]:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         launch(FLAGS.config, FLAGS.workdir, FLAGS.mode, FLAGS.evaluator)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return fail(error, str(error))
+    except KeyboardInterrupt:  # before training, or a second time
+        return 130
     except Interrupted as stop:
         return 128 + stop.signum
     return 0

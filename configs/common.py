@@ -44,7 +44,7 @@ def default_model(spec: str) -> ConfigDict:
             'spec': spec,
             'version': 'v1.0',
             'pooling': 'sum',
-            'activation': 'softmax',
+            'activation': placeholder(str),
             'mix_scope': 'frame',
             'beta': 'linear',
             'fuser_norm': 'none',

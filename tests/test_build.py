@@ -86,6 +86,7 @@ def test_bad_specs_are_refused(spec, message):
         ({'pooling': 'max'}, ValueError, 'use one of sum, mean'),
         ({'pooling': 'mean', 'version': 'v1.1'}, ValueError, "use pooling='sum'"),
         ({'mix_scope': 'all', 'spec': 'mini/4-8at2-fuser'}, ValueError, 'use one of frame, clip'),
+        ({'activation': 'softmax'}, ValueError, "use version='v1.1'"),
         ({'head': 'cls'}, ValueError, 'use one of gap, token'),
         ({'dtype': 'float99'}, TypeError, 'float99'),
         ({'poolng': 'sum'}, TypeError, 'poolng'),

@@ -77,9 +77,9 @@ def test_arguments_are_typed_and_leftovers_refused():
     ('change', 'message'),
     [
         ({'bacth_size': 3}, 'config.bacth_size is not a known key; did you mean batch_size'),
-        ({'batch_size': 9}, 'config.batch_size=9 is not divisible by the 8 parts of the mesh'),
-        ({'batch_size': 0}, 'config.batch_size=0 is too small'),
-        ({'total_steps': 0}, 'config.total_steps=0 is too small'),
+        ({'batch_size': 9}, 'config: batch_size=9 cannot be cut into the 8 parts'),
+        ({'batch_size': 0}, 'batch_size=0 cannot be cut'),
+        ({'total_steps': 0}, 'config: total_steps=0 is too small'),
         ({'model': {'spec': 'mini/4', 'verson': 'v1.1'}}, 'did you mean version'),
         ({'model': {'spec': 'mini/4-8at4'}}, 'config.model: .* use 0 to 3'),
         ({'optimizer': {'name': 'adamw', 'b1': 0.9}}, 'config.optimizer.b2 is missing'),

@@ -17,7 +17,16 @@ def test_only_the_library_is_in_the_wheel(tmp_path):
         (tmp_path / name).write_text((ROOT / name).read_text())
     (tmp_path / 'token_learner').symlink_to(ROOT / 'token_learner')
     subprocess.run(
-        [sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, tmp_path],
+        [
+            sys.executable,
+            '-m',
+            'build',
+            '--wheel',
+            '--no-isolation',
+            '--outdir',
+            tmp_path,
+            tmp_path,
+        ],
         check=True,
         capture_output=True,
     )

@@ -34,7 +34,7 @@ def build_vit(
     *,
     version: str = 'v1.0',
     pooling: str = 'sum',
-    activation: str = 'softmax',
+    activation: str | None = None,
     mix_scope: str = 'frame',
     beta: str = 'linear',
     fuser_norm: str = 'none',
@@ -51,7 +51,7 @@ def build_vit(
         num_classes: number of outputs.
         version: of TokenLearner, 'v1.0' (what the paper's counts used) or 'v1.1'.
         pooling: 'sum' or 'mean', see `TokenLearner`.
-        activation: of v1.1's maps, 'softmax' or 'sigmoid'.
+        activation: of v1.1's maps, 'softmax' (None too) or 'sigmoid', which v1.0's are.
         mix_scope: of the fuser, 'frame' or 'clip'.
         beta: of the fuser, 'linear' or 'mlp'.
         fuser_norm: 'none', 'grid' or 'full', see `TokenFuser`.
@@ -70,6 +70,8 @@ def build_vit(
     reductions: tuple[tuple[int, Factory], ...] = ()
     fuser: Factory | None = None
     check_choice('version', version, ('v1.0', 'v1.1'))
+    if version == 'v1.0' and activation not in (None, 'sigmoid'):
+        raise ValueError(f"v1.0's maps are sigmoid, not {activation}; use version='v1.1'")
     if parsed.tokens is not None and parsed.at is not None:
         tokenizer: Factory = functools.partial(
             TokenLearner, parsed.tokens, pooling=pooling, dtype=compute
@@ -78,7 +80,7 @@ def build_vit(
             tokenizer = functools.partial(
                 TokenLearnerV11,
                 parsed.tokens,
-                activation=activation,
+                activation=activation or 'softmax',
                 pooling=pooling,
                 dropout=dropout,
                 dtype=compute,

@@ -73,7 +73,8 @@ class Checkpoints:
         """The newest state, on the experiment's mesh, or None where there is none.
 
         Raises:
-            UserError: if it belongs to another model.
+            UserError: if it belongs to another model. Keys that the checkpoint does not
+                know are newer than it.
         """
         step = self.latest()
         if step is None:
@@ -82,9 +83,9 @@ class Checkpoints:
             step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
         )['identity']
         for key, ours in identity(self._experiment).items():
-            if saved.get(key) != ours:
+            if key in saved and saved[key] != ours:
                 raise UserError(
-                    f'{self._folder.parent} holds a checkpoint with {key}={saved.get(key)!r}, the '
+                    f'{self._folder.parent} holds a checkpoint with {key}={saved[key]!r}, the '
                     f'config has {ours!r}; use another --workdir, or the config it was made with'
                 )
         target = abstract_state(self._experiment)

@@ -6,14 +6,16 @@ from typing import Any
 
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
-from trainers.evaluators import make_evaluators
+from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.workdir import write_json
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(experiment: Experiment, workdir: Path, name: str | None = None) -> dict[str, Any]:
+def evaluate(
+    experiment: Experiment, evaluators: Evaluators, workdir: Path, name: str | None = None
+) -> dict[str, Any]:
     """Runs one evaluator, or all of them, and writes eval.json.
 
     Returns:
@@ -22,7 +24,6 @@ def evaluate(experiment: Experiment, workdir: Path, name: str | None = None) -> 
     Raises:
         UserError: if there is no such evaluator, or no checkpoint.
     """
-    evaluators = make_evaluators(experiment)
     if name is not None and name not in evaluators:
         raise UserError(
             f'--evaluator={name} is not in config.evaluators; use one of {", ".join(evaluators)}'

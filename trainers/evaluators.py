@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from datasets.pipeline import eval_batches
-from trainers.construct import construct_named
+from trainers.construct import UserError, construct_named
 from trainers.experiment import Experiment
 from trainers.loss import Batch
-from trainers.sharding import put_batch, replicated
+from trainers.sharding import check_batch_size, put_batch, replicated
 from trainers.state import TrainState
 
 
@@ -36,10 +36,17 @@ def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> j
 
 
 class Classification:
-    """Top-1 and top-5 accuracy and the training loss, for one label an example."""
+    """Top-1 and top-5 accuracy and the training loss, for one label an example.
+
+    Attributes:
+        split: that it evaluates.
+        batch_size: of the global batch.
+    """
 
     def __init__(self, *, experiment: Experiment, split: str, batch_size: int) -> None:
-        self._experiment, self._batch_size = experiment, batch_size
+        check_batch_size(batch_size, experiment.mesh)
+        self._experiment = experiment
+        self.split, self.batch_size = split, batch_size
         self._source = experiment.data.dataset.split(split)
         self._prefix = f'{experiment.data.dataset.name}/{split}'
         self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
@@ -66,7 +73,7 @@ class Classification:
         batches = eval_batches(
             self._source,
             experiment.eval_geometry,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             reading=experiment.reading,
         )
         sums = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
@@ -78,10 +85,17 @@ class Classification:
 
 
 EVALUATORS = {'classification': Classification}
+Evaluators = Mapping[str, Classification]
 
 
-def make_evaluators(experiment: Experiment) -> Mapping[str, Any]:
-    """The evaluators of `config.evaluators`, by the names given there."""
+def make_evaluators(experiment: Experiment) -> Evaluators:
+    """The evaluators of `config.evaluators`, by the names given there.
+
+    Raises:
+        UserError: if there are none, or one cannot be built.
+    """
+    if not experiment.evaluators:
+        raise UserError('config.evaluators is empty; name at least one')
     return {
         name: construct_named(
             EVALUATORS, settings, f'config.evaluators.{name}', experiment=experiment

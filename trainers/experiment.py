@@ -17,10 +17,10 @@ from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Reading
 from token_learner.build import build_vit
 from trainers.augment import Preprocess, normalizer
-from trainers.construct import UserError, construct, construct_named
+from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
 from trainers.optimizer import OPTIMIZERS, SCHEDULES
-from trainers.sharding import batch_shards, make_mesh
+from trainers.sharding import check_batch_size, make_mesh
 
 Settings = Mapping[str, Any]
 
@@ -126,14 +126,7 @@ def assemble(
     """
     data = construct(make_data, dataset, 'config.dataset')
     devices = construct(make_mesh, mesh, 'config.mesh')
-    for name, size in [('', batch_size), *((n, e['batch_size']) for n, e in evaluators.items())]:
-        _check_at_least_1('batch_size', size)
-        if size % batch_shards(devices):
-            where = f'config.evaluators.{name}' if name else 'config'
-            raise UserError(
-                f'{where}.batch_size={size} is not divisible by the {batch_shards(devices)} '
-                'parts of the mesh; use a multiple'
-            )
+    check_batch_size(batch_size, devices)
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
     if total_steps is None:
         total_steps = round(epochs * steps_per_epoch)
@@ -179,4 +172,4 @@ def assemble(
 
 def _check_at_least_1(key: str, value: int) -> None:
     if value < 1:
-        raise UserError(f'config.{key}={value} is too small; use 1 or more')
+        raise ValueError(f'{key}={value} is too small; use 1 or more')

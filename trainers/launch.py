@@ -1,12 +1,14 @@
 """From a config and a mode to the work."""
 
 import logging
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from token_learner.vit import patch_grid
 from trainers.construct import UserError
 from trainers.evaluate import evaluate
+from trainers.evaluators import make_evaluators
 from trainers.experiment import Experiment, make_experiment
 from trainers.predict import predict
 from trainers.terminal import log_to_terminal
@@ -25,19 +27,20 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
     log_to_terminal()
     experiment = make_experiment(config)
     check_patches(experiment)
-    folder = open_workdir(workdir)
+    evaluators = make_evaluators(experiment)
+    folder = Path(workdir)
     if mode == 'train':
         from trainers.train import train  # TensorFlow, behind clu's writers, is slow to load
 
-        train(experiment, folder, config)
+        train(experiment, evaluators, open_workdir(folder), config)
     elif mode == 'eval':
-        evaluate(experiment, folder, evaluator)
+        evaluate(experiment, evaluators, folder, evaluator)
     elif mode == 'predict':
-        predict(experiment, folder)
+        predict(experiment, evaluators, folder)
     else:
         from trainers.visualize import visualize  # matplotlib is slow to load
 
-        visualize(experiment, folder)
+        visualize(experiment, evaluators, folder)
 
 
 def check_patches(experiment: Experiment) -> None:

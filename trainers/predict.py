@@ -9,14 +9,14 @@ import numpy as np
 
 from datasets.pipeline import eval_batches
 from trainers.checkpoints import restore_trained
-from trainers.evaluators import compute_logits
+from trainers.evaluators import Evaluators, compute_logits
 from trainers.experiment import Experiment
 from trainers.sharding import put_batch, replicated
 
 log = logging.getLogger(__name__)
 
 
-def predict(experiment: Experiment, workdir: Path) -> Path:
+def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Path:
     """Writes predictions_SPLIT.jsonl, for the split of the first evaluator.
 
     A line holds the example's id, its label and the five likeliest classes with their
@@ -26,18 +26,18 @@ def predict(experiment: Experiment, workdir: Path) -> Path:
         The file.
     """
     state = restore_trained(workdir, experiment)
-    settings = next(iter(experiment.evaluators.values()))
-    split, names = settings['split'], experiment.data.dataset.label_names
+    first = next(iter(evaluators.values()))
+    names = experiment.data.dataset.label_names
 
     step = jax.jit(
         lambda state, batch: jax.nn.softmax(compute_logits(experiment, state, batch)),
         out_shardings=replicated(experiment.mesh),
     )
-    path = workdir / f'predictions_{split}.jsonl'
+    path = workdir / f'predictions_{first.split}.jsonl'
     batches = eval_batches(
-        experiment.data.dataset.split(split),
+        experiment.data.dataset.split(first.split),
         experiment.eval_geometry,
-        batch_size=settings['batch_size'],
+        batch_size=first.batch_size,
         reading=experiment.reading,
     )
     with path.open('w') as file:

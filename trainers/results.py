@@ -20,14 +20,16 @@ def read_results(workdir: Path) -> Results | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def make_results(experiment: Experiment, metrics: Metrics, examples_per_s: float | None) -> Results:
-    """Puts the results of a run together; `split` is the first evaluator's."""
+def make_results(
+    experiment: Experiment, split: str, metrics: Metrics, examples_per_s: float | None
+) -> Results:
+    """Puts the results of a run together; `split` is that of the first evaluator."""
     params = experiment.abstract_variables()['params']
     return {
         'spec': experiment.model_settings['spec'],
         'model': dict(experiment.model_settings),
         'dataset': experiment.data.dataset.name,
-        'split': next(iter(experiment.evaluators.values()))['split'],
+        'split': split,
         'train_split': experiment.data.split,
         'resolution': experiment.data.resolution,
         'seed': experiment.seed,

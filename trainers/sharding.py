@@ -43,9 +43,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """Number of parts a batch is cut into."""
-    return mesh.shape['data'] * mesh.shape['fsdp']
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises ValueError unless a global batch can be cut into the mesh's parts."""
+    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    if batch_size < 1 or batch_size % parts:
+        raise ValueError(
+            f'batch_size={batch_size} cannot be cut into the {parts} parts of the mesh; '
+            'use a multiple'
+        )
 
 
 def infer_shardings(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:

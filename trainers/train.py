@@ -11,7 +11,7 @@ from tqdm import tqdm
 from datasets.pipeline import train_batches
 from trainers.checkpoints import Checkpoints
 from trainers.construct import UserError, construct
-from trainers.evaluators import Metrics, make_evaluators
+from trainers.evaluators import Evaluators, Metrics
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer
@@ -24,11 +24,14 @@ from trainers.workdir import record_run, write_json
 log = logging.getLogger(__name__)
 
 
-def train(experiment: Experiment, workdir: Path, config: ConfigDict) -> dict[str, Any]:
+def train(
+    experiment: Experiment, evaluators: Evaluators, workdir: Path, config: ConfigDict
+) -> dict[str, Any]:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
         experiment: what to train.
+        evaluators: run now and then, and at the end.
         workdir: of checkpoints, metrics and results; may hold an earlier part of the run.
         config: that the experiment was made from, for the record.
 
@@ -39,7 +42,6 @@ def train(experiment: Experiment, workdir: Path, config: ConfigDict) -> dict[str
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
         UserError: if the workdir's checkpoint does not fit the experiment.
     """
-    evaluators = make_evaluators(experiment)
     total = experiment.total_steps
     with construct(
         Checkpoints,
@@ -105,7 +107,8 @@ def train(experiment: Experiment, workdir: Path, config: ConfigDict) -> dict[str
                 if stop.received:
                     raise Interrupted(stop.received)
         metrics = evaluate(state, total)
-        results = make_results(experiment, metrics, window.examples_per_s)
+        split = next(iter(evaluators.values())).split
+        results = make_results(experiment, split, metrics, window.examples_per_s)
         write_json(workdir / 'results.json', results)
         writer.close()
     return results

@@ -5,25 +5,26 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from token_learner.maps import apply_with_maps
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
+from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
 
-def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
+def visualize(
+    experiment: Experiment, evaluators: Evaluators, workdir: Path, count: int = 10
+) -> Path:
     """Draws attention_maps.png: some images of the first evaluator's split and their maps.
 
     Args:
         experiment: of the model.
+        evaluators: the first one's split is drawn from.
         workdir: of the checkpoint; the picture is written there too.
         count: images, spread evenly over the split.
 
@@ -34,8 +35,7 @@ def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
         UserError: if there is no checkpoint, or the model has no TokenLearner.
     """
     state = restore_trained(workdir, experiment)
-    split = next(iter(experiment.evaluators.values()))['split']
-    source = experiment.data.dataset.split(split)
+    source = experiment.data.dataset.split(next(iter(evaluators.values())).split)
     rng = np.random.default_rng(0)
     count = min(count, len(source))
     rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
@@ -59,13 +59,12 @@ def visualize(experiment: Experiment, workdir: Path, count: int = 8) -> Path:
         f'where the tokens before layer {layer} look'
     )
     path = workdir / 'attention_maps.png'
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.savefig(path, dpi=100)
     log.info('picture: %s', path)
     return path
 
 
-def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> plt.Figure:
+def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Figure:
     """One row an image: the image, then each token's map over it.
 
     Each map is scaled to its own range and stretched over the pixels.
@@ -76,9 +75,8 @@ def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> plt.
         captions: b texts.
     """
     b, s = maps.shape[:2]
-    figure, axes = plt.subplots(
-        b, s + 1, figsize=(1.15 * (s + 1) + 1.2, 1.2 * b + 0.7), squeeze=False, layout='constrained'
-    )
+    figure = Figure(figsize=(1.15 * (s + 1) + 2, 1.2 * b + 0.7), layout='constrained')
+    axes = figure.subplots(b, s + 1, squeeze=False)
     for i in range(b):
         height, width = images.shape[1:3]
         extent = (0, width, height, 0)

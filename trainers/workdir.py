@@ -20,13 +20,12 @@ log = logging.getLogger(__name__)
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'clu', 'numpy')
 
 
-def open_workdir(path: str) -> Path:
+def open_workdir(workdir: Path) -> Path:
     """Makes a workdir and checks that it can be written.
 
     Raises:
         UserError: if it cannot.
     """
-    workdir = Path(path)
     probe = workdir / f'.writable-{os.getpid()}'
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -34,7 +33,7 @@ def open_workdir(path: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'--workdir={path} cannot be written ({error.strerror}); name a folder that can'
+            f'--workdir={workdir} cannot be written ({error.strerror}); name a folder that can'
         ) from error
     return workdir
 
