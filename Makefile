@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/python -m benchmarks.demo --seed=$(SEED) $(DEMO)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

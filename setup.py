@@ -30,7 +30,17 @@ TRAIN = [
     'tensorflow-datasets',
     'tqdm',
 ]
-TEST = ['beartype', 'build', 'mypy', 'pytest', 'ruff', 'setuptools>=77', 'types-tqdm', 'uv']
+TEST = [
+    'beartype',
+    'build',
+    'mypy',
+    'pytest',
+    'pytest-xdist',
+    'ruff',
+    'setuptools>=77',
+    'types-tqdm',
+    'uv',
+]
 
 setup(
     name='token-learner',

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import flax.linen as nn
 import jax
@@ -82,13 +83,16 @@ MAKE = {
 
 
 def as_grid(x: jax.Array) -> jax.Array:
-    """[b, h*w, c] as [b, h, w, c], square; Scenic takes both."""
+    """[b, h*w, c] as a grid [b, h, w, c]; Scenic takes both.
+
+    Positions that make no square make a column: only v1.0 looks at neighbours, and Scenic's
+    takes squares only.
+    """
     if x.ndim != 3:
         return x
-    side = math.isqrt(x.shape[1])
-    if side**2 != x.shape[1]:
-        raise ValueError(f'{x.shape[1]} positions are no square; give [b, h, w, c]')
-    return x.reshape(x.shape[0], side, side, x.shape[2])
+    b, positions, c = x.shape
+    side = math.isqrt(positions)
+    return x.reshape(b, side, side, c) if side**2 == positions else x[:, :, None]
 
 
 def apply(model: nn.Module, params: Any, inputs: Arrays) -> np.ndarray:
@@ -140,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         compared += 1
         try:
             error, scale = measure(folder / name)
-        except (ValueError, KeyError, FlaxError) as problem:
+        except (ValueError, KeyError, OSError, BadZipFile, FlaxError) as problem:
             print(f'{name:32} FAILED: {problem}')
             failed += 1
             continue
