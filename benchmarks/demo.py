@@ -47,10 +47,12 @@ def measure_steps(specs: list[str]) -> list[float]:
     from configs import digits
     from datasets.pipeline import train_batches
     from trainers.experiment import make_experiment
+    from trainers.memory import keep_freed_memory
     from trainers.sharding import put_batch
     from trainers.state import create_state
     from trainers.step import make_train_step
 
+    keep_freed_memory()  # as main.py does
     runs: list[Any] = []
     for spec in specs:
         experiment = make_experiment(digits.get_config(f'model={spec}'))

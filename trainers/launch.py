@@ -10,6 +10,7 @@ from trainers.construct import UserError
 from trainers.evaluate import evaluate
 from trainers.evaluators import make_evaluators
 from trainers.experiment import Experiment, make_experiment
+from trainers.memory import keep_freed_memory
 from trainers.predict import predict
 from trainers.terminal import log_to_terminal
 from trainers.workdir import open_workdir
@@ -25,6 +26,7 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         Interrupted: if training was stopped by a signal.
     """
     log_to_terminal()
+    keep_freed_memory()
     experiment = make_experiment(config)
     check_patches(experiment)
     evaluators = make_evaluators(experiment)
