@@ -30,7 +30,7 @@ FLAGS = flags.FLAGS
 
 def fail(error: BaseException, message: str) -> int:
     """Reports wrong input in one line."""
-    if '--debug' in sys.argv:
+    if any(re.fullmatch('--?debug(=true)?', a) for a in sys.argv):
         raise error
     print('error:', ' '.join(message.split()), file=sys.stderr)
     return 1
@@ -41,23 +41,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(argv)
         list(FLAGS.config)  # a file that cannot be read is told of only when it is used
-    except (KeyError, AttributeError) as error:
-        sys.exit(fail(error, unknown_key(argv, str(error.args[0]))))
     except Exception as error:  # a config file is a program: anything may go wrong in it
-        # ml_collections quotes the whole traceback; its last line is what went wrong.
-        last = str(error).strip().splitlines()[-1]
-        hint = '' if isinstance(error, flags.Error) else '; --debug shows where'
-        sys.exit(fail(error, re.sub(r'^\w*(Error|Exception): ', '', last) + hint))
+        sys.exit(fail(error, unknown_key(argv, error) or last_line(error)))
     return rest
 
 
-def unknown_key(argv: list[str], message: str) -> str:
-    """Says of ml_collections' message on an unknown key which flag it means."""
-    name = (re.search(r'\w+', message) or [''])[0]
+def unknown_key(argv: list[str], error: Exception) -> str | None:
+    """What to say of an override whose key is not in the config; None of another error."""
+    message = str(error.args[0]) if error.args else ''
+    name = re.search(r'\w+', message)
     near = re.search(r'Did you mean "(\w+)"', message)
-    given = [a.partition('=')[0] for a in argv if a.startswith('--config.') and name in a]
-    hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'
-    return f'{(*given, message)[0]} is not a known key; {hint}'
+    for flag in (a.partition('=')[0] for a in argv if a.startswith('--config.')):
+        if isinstance(error, KeyError | AttributeError) and name and name[0] in flag.split('.'):
+            hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'
+            return f'{flag} is not a known key; {hint}'
+    return None
+
+
+def last_line(error: Exception) -> str:
+    """What went wrong, of a message in which ml_collections may quote a whole traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    hint = '' if isinstance(error, flags.Error) else '; --debug shows where'
+    return re.sub(r'^\w*(Error|Exception): ', '', lines[-1]) + hint
 
 
 def main(argv: list[str]) -> int:

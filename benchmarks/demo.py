@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,8 +35,16 @@ def command(spec: str, workdir: Path, seed: int, epochs: float, mode: str) -> li
 
 
 def run(words: list[str]) -> None:
+    """Runs a command to its end, also when Ctrl-C, which the command gets too, makes it save."""
     print('\n$', shlex.join(['python', *words[1:]]), flush=True)
-    status = subprocess.run(words).returncode
+    with subprocess.Popen(words) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt:
+                continue
     if status:
         sys.exit(status)
 
@@ -45,7 +54,6 @@ def measure_steps(specs: list[str]) -> list[float]:
     import jax
 
     from configs import digits
-    from datasets.pipeline import train_batches
     from trainers.experiment import make_experiment
     from trainers.memory import keep_freed_memory
     from trainers.sharding import put_batch
@@ -56,14 +64,8 @@ def measure_steps(specs: list[str]) -> list[float]:
     runs: list[Any] = []
     for spec in specs:
         experiment = make_experiment(digits.get_config(f'model={spec}'))
-        source = experiment.data.dataset.split('train')
-        batch = next(
-            train_batches(
-                source, experiment.train_geometry, batch_size=experiment.batch_size, seed=0
-            )
-        )
         step, state = make_train_step(experiment), create_state(experiment)
-        batch = put_batch(batch, experiment.mesh)
+        batch = put_batch(next(experiment.train_batches()), experiment.mesh)
         state, _ = jax.block_until_ready(step(state, batch))  # compiles
         runs.append([step, state, batch, []])
     for _ in range(TIMED_STEPS):
@@ -109,17 +111,17 @@ def main() -> None:
     parser.add_argument('--runs', type=Path, default=Path('runs/digits'))
     args = parser.parse_args()
     folder = args.runs / f'epochs_{args.epochs:g}_seed_{args.seed}'
-    results = []
-    for spec in SPECS.values():
-        workdir = folder / spec.replace('/', '_')
+    workdirs = {spec: folder / spec.replace('/', '_') for spec in SPECS.values()}
+    for spec, workdir in workdirs.items():
         run(command(spec, workdir, args.seed, args.epochs, 'train'))
-        results.append(json.loads((workdir / 'results.json').read_text()))
-    run(command(spec, workdir, args.seed, args.epochs, 'visualize'))
+    results = [json.loads((w / 'results.json').read_text()) for w in workdirs.values()]
+    learner = SPECS['TokenLearner ViT']
+    run(command(learner, workdirs[learner], args.seed, args.epochs, 'visualize'))
     seconds = measure_steps(list(SPECS.values()))
     print_table(results, seconds)
     print(
-        f'\npicture:      {workdir / "attention_maps.png"}'
-        f'\nresults:      {workdir / "results.json"}'
+        f'\npicture:      {workdirs[learner] / "attention_maps.png"}'
+        f'\nresults:      {workdirs[learner] / "results.json"}'
         f'\nTensorBoard:  {os.path.relpath(sys.executable)} -m tensorboard.main --logdir={folder}'
     )
 

@@ -43,10 +43,13 @@ class Resize:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Maps [h, w, channels] uint8 to [size, size, channels] uint8."""
         del rng
-        h, w = image.shape[:2]
-        if (h, w) == (self.size, self.size):
+        if image.shape[:2] == (self.size, self.size):
             return image
-        return warp(image, (w / self.size, 0, 0, 0, h / self.size, 0), self.size)
+        planes = [
+            Image.fromarray(image[..., i]).resize((self.size,) * 2, Image.Resampling.BILINEAR)
+            for i in range(image.shape[-1])
+        ]
+        return np.stack([np.asarray(p) for p in planes], axis=-1)
 
 
 class Affine:

@@ -5,7 +5,8 @@ number of worker processes. Every process takes each P-th example of one global 
 that the global batches are the same sets for any number of processes P.
 """
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,11 @@ class Reading:
     prefetch: int = 4
     process_index: int = 0
     process_count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ('workers', 'threads', 'prefetch'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name}={getattr(self, name)} is negative; use 0 or more')
 
     def local(self, batch_size: int) -> int:
         """This process's share of a global batch.
@@ -82,7 +88,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     reading: Reading = Reading(),
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields batches for ever: shuffled anew in each epoch, none left out.
 
     Args:
@@ -103,7 +109,7 @@ def train_batches(
 
 def eval_batches(
     source: Source, geometry: Geometry, *, batch_size: int, reading: Reading = Reading()
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields every example exactly once, in order; the last batch is filled up with mask 0."""
     length = -(-len(source) // batch_size) * batch_size
     data = grain.MapDataset.source(_Padded(source, length)).seed(0)
@@ -111,13 +117,20 @@ def eval_batches(
     yield from _read(data, batch_size, 0, reading)
 
 
+def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
+    """Ctrl-C reaches a whole process group; the parent still needs batches to stop well."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _read(
     data: grain.MapDataset, batch_size: int, start_step: int, reading: Reading
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     mine = data[reading.process_index :: reading.process_count]
     batches = mine.batch(reading.local(batch_size), drop_remainder=True)[start_step:]
     threads = grain.ReadOptions(reading.threads, reading.prefetch)
     iterable = batches.to_iter_dataset(threads)
     if reading.workers:
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(reading.workers))
+        options = grain.MultiprocessingOptions(reading.workers)
+        iterable = iterable.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
     yield from iterable

@@ -89,6 +89,11 @@ def test_bad_specs_are_refused(spec, message):
         ({'activation': 'softmax'}, ValueError, "use version='v1.1'"),
         ({'head': 'cls'}, ValueError, 'use one of gap, token'),
         ({'dtype': 'float99'}, TypeError, 'float99'),
+        ({'dtype': 'int32'}, ValueError, 'use a floating point type'),
+        ({'representation': 0}, ValueError, 'representation=0 is too small'),
+        ({'dropout': 1.0}, ValueError, 'dropout=1.0 is no rate'),
+        ({'mix_scope': 'clip'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
+        ({'spec': 'mini/4', 'pooling': 'mean'}, ValueError, 'add -SatK or leave it out'),
         ({'poolng': 'sum'}, TypeError, 'poolng'),
     ],
 )

@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 PARAMETERS = {
     ('digits', ''): 211_402,
     ('digits', 'runlocal'): 211_402,
+    ('digits', 'epochs=0.2'): 211_402,
     ('digits', 'model=mini/4'): 204_938,
     ('digits', 'model=B/16-8at6-fuser,res=384'): 86_092_138,
 }
@@ -87,6 +88,10 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'dataset': {**DATASET, 'split': 'val'}}, 'use one of train, test'),
         ({'mesh': {'data': 3, 'fsdp': 1, 'tensor': 1}}, 'does not fit 8 devices'),
         ({'train_geometry': {'name': 'affine', 'degrees': 3}}, 'scale is missing'),
+        ({'optimizer': {'b1': 0.9}}, 'config.optimizer.name=None is not known'),
+        ({'dataset': {**DATASET, 'std': 0.0}}, 'use a positive number'),
+        ({'reading': {'workers': -1}}, 'workers=-1 is negative'),
+        ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
     ],
     ids=str,
 )

@@ -86,6 +86,7 @@ def test_gradients_reach_every_parameter():
         ({'reductions': ((4, LEARNER),)}, 'outside the 4 layers; use 0 to 3'),
         ({'reductions': ((-1, LEARNER),)}, 'outside the 4 layers'),
         ({'fuser': TokenFuser}, 'exactly one reduction'),
+        ({'reductions': ((1, LEARNER), (1, HalfPool))}, 'two reductions stand at one layer'),
     ],
 )
 def test_bad_places_are_refused(settings, message):

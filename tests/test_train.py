@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from configs import digits
-from datasets.pipeline import Reading, train_batches
+from datasets.pipeline import Reading
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
 from trainers.state import abstract_state, create_state
@@ -36,12 +36,7 @@ def on(experiment, data, fsdp=1, tensor=1):
 
 
 def losses(experiment, steps):
-    batches = train_batches(
-        experiment.data.dataset.split('train'),
-        experiment.train_geometry,
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-    )
+    batches = experiment.train_batches()
     state, step = create_state(experiment), make_train_step(experiment)
     curve = []
     for _ in range(steps):
@@ -85,8 +80,7 @@ def test_a_rule_decides_before_the_default():
 def test_the_step_is_the_gradient_of_the_mean_over_unmasked_examples():
     experiment = on(make(), 1)
     state = create_state(experiment)
-    source, geometry = experiment.data.dataset.split('train'), experiment.train_geometry
-    batch = next(train_batches(source, geometry, batch_size=32, seed=0))
+    batch = next(experiment.train_batches())
     half = {k: v[:16] for k, v in batch.items()}
     batch['mask'][16:] = 0
     batch['label'][16:] = 0

@@ -36,8 +36,18 @@ def test_the_head_reads_the_class_token_or_the_mean():
     variables = token.init(jax.random.key(1), x)
     assert variables['params']['position_embedding'].shape == (1, 5, 16)
     assert variables['params']['representation']['kernel'].shape == (16, 5)
-    _, sown = token.apply(variables, x, mutable='intermediates')
-    assert sown['intermediates']['pre_logits'][0].shape == (2, 5)
+    # With blocks that add nothing, the class token is the same for all images.
+    zero = {k: jax.tree.map(jnp.zeros_like, v) for k, v in variables['params']['encoder'].items()}
+    variables['params']['encoder'] = zero | {'norm': variables['params']['encoder']['norm']}
+    read = lambda model, variables: model.apply(variables, x, mutable='intermediates')[1]  # noqa: E731
+    (first, second) = read(token, variables)['intermediates']['pre_logits'][0]
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (5,)
+    params = variables['params'] | {'position_embedding': jnp.zeros((1, 4, 16))}
+    del params['class_token']
+    mean = ViT(**SIZES, patch=(4, 4), representation=5)
+    first, second = read(mean, {'params': params})['intermediates']['pre_logits'][0]
+    assert not np.allclose(first, second)
     with pytest.raises(ValueError, match="use head='gap'"):
         build_model({'spec': 'mini/4-8at2', 'head': 'token'}, 10)
 

@@ -1,6 +1,7 @@
 """From a description, a plain mapping, to a module: the only place that does it."""
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,13 @@ def build_vit(
     """
     parsed = parse_spec(spec)
     compute = jnp.dtype(dtype)
+    if not jnp.issubdtype(compute, jnp.floating):
+        raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
+    if parsed.tokens is None:
+        _refuse_unused(spec, '-SatK', version=version, pooling=pooling, activation=activation)
+    if not parsed.fuser:
+        unused = {'mix_scope': mix_scope, 'beta': beta}
+        _refuse_unused(spec, '-fuser', **unused, fuser_norm=fuser_norm, mix_init=mix_init)
     size = SIZES[parsed.size]
     reductions: tuple[tuple[int, Factory], ...] = ()
     fuser: Factory | None = None
@@ -112,3 +120,10 @@ def build_vit(
         dropout=dropout,
         dtype=compute,
     )
+
+
+def _refuse_unused(spec: str, part: str, **settings: Any) -> None:
+    """Refuses settings other than the default of what the spec does not have."""
+    for key, value in settings.items():
+        if value != inspect.signature(build_vit).parameters[key].default:
+            raise ValueError(f'{key}={value!r} does nothing to {spec}; add {part} or leave it out')

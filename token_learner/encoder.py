@@ -73,6 +73,8 @@ class Encoder(nn.Module):
                     f'a reduction at layer {layer} lies outside the {self.layers} layers; '
                     f'use 0 to {self.layers - 1}'
                 )
+        if len(dict(self.reductions)) < len(self.reductions):
+            raise ValueError('two reductions stand at one layer; keep one of them')
         if self.fuser and len(self.reductions) != 1:
             raise ValueError('a fuser goes with exactly one reduction; give one, or no fuser')
         super().__post_init__()

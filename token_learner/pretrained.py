@@ -15,23 +15,7 @@ from token_learner.vit import ViT
 Names = dict[str, str]
 
 # google-research/scenic, projects/token_learner (commit 4a38d47): its names and ours.
-_TOKENIZER: Names = {
-    'LayerNorm_0': 'norm',
-    'Conv_0': 'conv_0',
-    'Conv_1': 'conv_1',
-    'Conv_2': 'conv_2',
-    'Conv_3': 'conv_3',
-    'token_masking/Dense_0': 'mlp/hidden',
-    'token_masking/Dense_1': 'mlp/out',
-}
-_FUSER: Names = {
-    'LayerNorm_0': 'norm_grid',
-    'fuser_mix_norm1': 'norm_in',
-    'fuser_mix_norm2': 'norm_out',
-    'Dense_0': 'mix',
-    'token_masking/Dense_0': 'beta/hidden',
-    'token_masking/Dense_1': 'beta/out',
-}
+_MLP: Names = {'Dense_0': 'hidden', 'Dense_1': 'out'}
 _BLOCK: Names = {
     'LayerNorm_0': 'norm_attention',
     'LayerNorm_1': 'norm_mlp',
@@ -41,13 +25,6 @@ _BLOCK: Names = {
     'MultiHeadDotProductAttention_0/out': 'attention/out',
     'MlpBlock_0/Dense_0': 'mlp/hidden',
     'MlpBlock_0/Dense_1': 'mlp/out',
-}
-_VIT: Names = {
-    'embedding': 'embedding',
-    'Transformer/posembed_input/pos_embedding': 'position_embedding',
-    'Transformer/encoder_norm': 'encoder/norm',
-    'pre_logits': 'representation',
-    'output_projection': 'head',
 }
 
 
@@ -65,7 +42,7 @@ def convert(flat: Mapping[str, np.ndarray], *, source: str, model: nn.Module) ->
         The nested parameters of `model`, to be applied as {'params': ...}.
 
     Raises:
-        ValueError: if a parameter has no place in `model`, or the source is not known.
+        ValueError: if a parameter has no place in `model`, or one of `model` has no source.
     """
     check_choice('source', source, ('scenic',))
     names = _scenic_names(model)
@@ -78,6 +55,9 @@ def convert(flat: Mapping[str, np.ndarray], *, source: str, model: nn.Module) ->
                 'build the model that the parameters come from'
             )
         converted[new] = array
+    for theirs, ours in names.items():
+        if not any(path == ours or path.startswith(f'{ours}/') for path in converted):
+            raise ValueError(f'there is no parameter {theirs}, from which {ours} would come')
     return unflatten_dict(converted, sep='/')
 
 
@@ -90,28 +70,59 @@ def _rename(path: str, names: Names) -> str | None:
 
 
 def _scenic_names(model: nn.Module) -> Names:
-    """Scenic's names and ours, for one model."""
-    if isinstance(model, TokenLearner | TokenLearnerV11):
-        return _TOKENIZER
+    """Scenic's names and ours, of the modules that this model has."""
+    if isinstance(model, TokenLearner):
+        names = {f'Conv_{i}': f'conv_{i}' for i in range(model.num_convs)}
+        return names | ({'LayerNorm_0': 'norm'} if model.norm else {})
+    if isinstance(model, TokenLearnerV11):
+        return {'LayerNorm_0': 'norm'} | _below('token_masking', 'mlp', _MLP)
     if isinstance(model, TokenFuser):
-        return _FUSER
-    if not isinstance(model, ViT):
-        raise ValueError(f'cannot convert parameters for a {type(model).__name__}')
-    names = dict(_VIT)
+        norms = {
+            'none': {},
+            'grid': {'LayerNorm_0': 'norm_grid'},
+            'full': {
+                'LayerNorm_0': 'norm_grid',
+                'fuser_mix_norm1': 'norm_in',
+                'fuser_mix_norm2': 'norm_out',
+            },
+        }
+        # Scenic's beta has been an MLP since 09480e7: nothing there fits a linear one.
+        beta = {'mlp': _below('token_masking', 'beta', _MLP), 'linear': {}}
+        return {'Dense_0': 'mix'} | norms[model.norm] | beta[model.beta]
+    if isinstance(model, ViT):
+        return _scenic_vit_names(model)
+    raise ValueError(f'cannot convert parameters for a {type(model).__name__}; use one of ours')
+
+
+def _scenic_vit_names(model: ViT) -> Names:
+    names = {
+        'embedding': 'embedding',
+        'Transformer/posembed_input/pos_embedding': 'position_embedding',
+        'Transformer/encoder_norm': 'encoder/norm',
+        'output_projection': 'head',
+    }
+    if model.representation is not None:
+        names['pre_logits'] = 'representation'
     for layer in range(model.layers):
         names |= _below(f'Transformer/encoderblock_{layer}', f'encoder/block_{layer}', _BLOCK)
-    for first, _ in model.reductions:
+    for first, tokenizer in model.reductions:
         # Modules without a name are numbered by class; a fuser repeats them in later layers.
         for layer in range(first, model.layers if model.fuser else first + 1):
-            for old, new, below in (
-                ('TokenLearnerModule', 'tokenizer', _TOKENIZER),
-                ('TokenLearnerModuleV11', 'tokenizer', _TOKENIZER),
-                ('TokenFuser', 'fuser', _FUSER),
-            ):
+            made = {'tokenizer': tokenizer()} | ({'fuser': model.fuser()} if model.fuser else {})
+            for ours, module in made.items():
+                theirs = _SCENIC_CLASSES.get(type(module), type(module).__name__)
                 names |= _below(
-                    f'Transformer/{old}_{layer - first}', f'encoder/{new}_{layer}', below
+                    f'Transformer/{theirs}_{layer - first}',
+                    f'encoder/{ours}_{layer}',
+                    _scenic_names(module),
                 )
     return names
+
+
+_SCENIC_CLASSES: dict[type, str] = {
+    TokenLearner: 'TokenLearnerModule',
+    TokenLearnerV11: 'TokenLearnerModuleV11',
+}
 
 
 def _below(old: str, new: str, names: Names) -> Names:

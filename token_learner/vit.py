@@ -72,6 +72,10 @@ class ViT(nn.Module):
     def __post_init__(self) -> None:
         check_choice('head', self.head, ('gap', 'token'))
         check_positive('num_classes', self.num_classes)
+        if self.representation is not None:
+            check_positive('representation', self.representation)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout={self.dropout} is no rate; use 0 or more and less than 1')
         if self.head == 'token' and self.reductions:
             raise ValueError("a tokenizer has no place for the class token; use head='gap'")
         super().__post_init__()

@@ -7,18 +7,23 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
 from trainers.experiment import Experiment
 from trainers.state import TrainState, abstract_state
+
+# Keys of `config.model` that may change between training and use.
+FREE = ('dtype', 'dropout')
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What a checkpoint's state belongs to; saved with it and compared when it is restored."""
     labels = '\n'.join(experiment.data.dataset.label_names)
     return {
-        **{f'model.{k}': v for k, v in experiment.model_settings.items()},
-        'optimizer.name': experiment.optimizer_name,
+        **{f'model.{k}': v for k, v in experiment.model_settings.items() if k not in FREE},
         'dataset.resolution': experiment.data.resolution,
+        'dataset.mean': experiment.data.mean,
+        'dataset.std': experiment.data.std,
         'dataset.channels': experiment.data.dataset.channels,
         'dataset.labels': hashlib.sha256(labels.encode()).hexdigest()[:16],
     }
@@ -28,6 +33,8 @@ class Checkpoints:
     """The checkpoints of one workdir. Saving is asynchronous; leaving the context waits."""
 
     def __init__(self, workdir: Path, experiment: Experiment, *, every_steps: int, keep: int):
+        check_positive('every_steps', every_steps)
+        check_positive('keep', keep)
         self._experiment = experiment
         self._every = every_steps
         self._folder = workdir / 'checkpoints'
@@ -94,6 +101,17 @@ class Checkpoints:
         )['state']
 
 
+def open_checkpoints(workdir: Path, experiment: Experiment) -> Checkpoints:
+    """The checkpoints of a workdir, kept as `config.checkpoint` says."""
+    return construct(
+        Checkpoints,
+        experiment.checkpoint,
+        'config.checkpoint',
+        workdir=workdir,
+        experiment=experiment,
+    )
+
+
 def restore_trained(workdir: Path, experiment: Experiment) -> TrainState:
     """The newest state of a workdir, for evaluation, prediction or pictures.
 
@@ -101,10 +119,7 @@ def restore_trained(workdir: Path, experiment: Experiment) -> TrainState:
         UserError: if there is none, or it belongs to another model.
     """
     if (workdir / 'checkpoints').is_dir():
-        settings = experiment.checkpoint
-        with construct(
-            Checkpoints, settings, 'config.checkpoint', workdir=workdir, experiment=experiment
-        ) as checkpoints:
+        with open_checkpoints(workdir, experiment) as checkpoints:
             if (state := checkpoints.restore()) is not None:
                 return state
     raise UserError(f'{workdir} holds no checkpoint; train first, with --mode=train')

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from datasets.pipeline import eval_batches
 from trainers.construct import UserError, construct_named
 from trainers.experiment import Experiment
 from trainers.loss import Batch
@@ -41,14 +40,15 @@ class Classification:
     Attributes:
         split: that it evaluates.
         batch_size: of the global batch.
+        prefix: of its metrics' names.
     """
 
     def __init__(self, *, experiment: Experiment, split: str, batch_size: int) -> None:
         check_batch_size(batch_size, experiment.mesh)
         self._experiment = experiment
         self.split, self.batch_size = split, batch_size
-        self._source = experiment.data.dataset.split(split)
-        self._prefix = f'{experiment.data.dataset.name}/{split}'
+        self._size = len(experiment.data.dataset.split(split))
+        self.prefix = f'{experiment.data.dataset.name}/{split}'
         self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
 
     def _sums(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
@@ -70,18 +70,13 @@ class Classification:
             RuntimeError: if the pass did not see every example exactly once.
         """
         experiment = self._experiment
-        batches = eval_batches(
-            self._source,
-            experiment.eval_geometry,
-            batch_size=self.batch_size,
-            reading=experiment.reading,
-        )
+        batches = experiment.eval_batches(self.split, self.batch_size)
         sums = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
         total = jax.tree.map(lambda *x: float(sum(x)), *jax.device_get(sums))
         n = round(total.pop('n'))
-        if n != len(self._source):
-            raise RuntimeError(f'{self._prefix}: saw {n} of {len(self._source)} examples')
-        return {f'{self._prefix}/{name}': Metric(value / n, n) for name, value in total.items()}
+        if n != self._size:
+            raise RuntimeError(f'{self.prefix}: saw {n} of {self._size} examples')
+        return {f'{self.prefix}/{name}': Metric(value / n, n) for name, value in total.items()}
 
 
 EVALUATORS = {'classification': Classification}
@@ -96,9 +91,15 @@ def make_evaluators(experiment: Experiment) -> Evaluators:
     """
     if not experiment.evaluators:
         raise UserError('config.evaluators is empty; name at least one')
-    return {
+    evaluators = {
         name: construct_named(
             EVALUATORS, settings, f'config.evaluators.{name}', experiment=experiment
         )
         for name, settings in experiment.evaluators.items()
     }
+    if len({e.prefix for e in evaluators.values()}) < len(evaluators):
+        raise UserError(
+            'two of config.evaluators have metrics of the same name; '
+            'keep one, or give them different splits'
+        )
+    return evaluators

@@ -1,6 +1,7 @@
 """Everything that a config describes, built and checked before the first step."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from datasets import load_dataset
 from datasets.dataset import Dataset
 from datasets.geometry import GEOMETRIES, Geometry
-from datasets.pipeline import Reading
+from datasets.pipeline import Batch, Reading, eval_batches, train_batches
 from token_learner.build import build_vit
 from trainers.augment import Preprocess, normalizer
 from trainers.construct import construct, construct_named
@@ -33,13 +34,20 @@ class Data:
         dataset: all splits.
         split: name of the one to train on.
         resolution: side of the images that the model sees, pixels.
-        preprocess: from uint8 to the model's input, on the device.
+        mean: of the pixels, scaled to 0..1.
+        std: likewise.
     """
 
     dataset: Dataset
     split: str
     resolution: int
-    preprocess: Preprocess
+    mean: float
+    std: float
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From uint8 to the model's input, on the device."""
+        return normalizer(self.mean, self.std)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,7 +63,9 @@ def make_data(
     dataset.split(split)
     if resolution < 1:
         raise ValueError(f'resolution={resolution} is too small; use 1 or more')
-    return Data(dataset, split, resolution, normalizer(mean, std))
+    if std <= 0:
+        raise ValueError(f'std={std} is no standard deviation; use a positive number')
+    return Data(dataset, split, resolution, mean, std)
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,11 @@ class Experiment:
 
     seed: int
     batch_size: int
-    steps_per_epoch: float
     total_steps: int
     log_every_steps: int
     eval_every_steps: int
     checkpoint: Settings
     model_settings: Settings
-    optimizer_name: str
     data: Data
     model: nn.Module
     loss: Loss
@@ -86,6 +94,26 @@ class Experiment:
         """Shapes of the model's variables."""
         images = jax.ShapeDtypeStruct((1, *self.data.image_shape), jnp.float32)
         return jax.eval_shape(self.model.init, jax.random.key(0), images)
+
+    def train_batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        """This process's share of the training batches from a step on, for ever."""
+        return train_batches(
+            self.data.dataset.split(self.data.split),
+            self.train_geometry,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            start_step=start_step,
+            reading=self.reading,
+        )
+
+    def eval_batches(self, split: str, batch_size: int) -> Generator[Batch, None, None]:
+        """This process's share of one exact pass over a split."""
+        return eval_batches(
+            self.data.dataset.split(split),
+            self.eval_geometry,
+            batch_size=batch_size,
+            reading=self.reading,
+        )
 
 
 def make_experiment(config: ConfigDict) -> Experiment:
@@ -132,6 +160,9 @@ def assemble(
         total_steps = round(epochs * steps_per_epoch)
     _check_at_least_1('total_steps', total_steps)
     _check_at_least_1('log_every_steps', log_every_steps)
+    if eval_every_epochs < 0:
+        raise ValueError(f'eval_every_epochs={eval_every_epochs} is negative; 0 is only at the end')
+    eval_every_steps = math.ceil(eval_every_epochs * steps_per_epoch)
     learning_rate = construct_named(
         SCHEDULES,
         schedule,
@@ -142,13 +173,11 @@ def assemble(
     return Experiment(
         seed=seed,
         batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         log_every_steps=log_every_steps,
-        eval_every_steps=round(eval_every_epochs * steps_per_epoch),
+        eval_every_steps=eval_every_steps,
         checkpoint=checkpoint,
         model_settings=model,
-        optimizer_name=optimizer['name'],
         data=data,
         model=construct(
             build_vit, model, 'config.model', num_classes=len(data.dataset.label_names)
@@ -165,7 +194,13 @@ def assemble(
         eval_geometry=construct_named(
             GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
         ),
-        reading=construct(Reading, reading, 'config.reading'),
+        reading=construct(
+            Reading,
+            reading,
+            'config.reading',
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
         evaluators=evaluators,
     )
 

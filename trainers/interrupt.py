@@ -1,11 +1,8 @@
 """Stopping in good order on SIGINT and SIGTERM."""
 
-import logging
 import signal
 from types import FrameType
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -38,4 +35,3 @@ class StopSignals:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
         signal.signal(signum, self._old[signum])
-        log.info('%s: saving, then stopping', signal.Signals(signum).name)

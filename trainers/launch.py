@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from token_learner.vit import patch_grid
@@ -26,6 +27,8 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         Interrupted: if training was stopped by a signal.
     """
     log_to_terminal()
+    if jax.process_count() > 1:
+        raise UserError('several processes are for later; start one')
     keep_freed_memory()
     experiment = make_experiment(config)
     check_patches(experiment)

@@ -17,14 +17,16 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     """Scalars as one JSON object a line: {"step": 100, "train/loss": 0.5}.
 
     Lines of later steps than `start_step`, left by a run that was stopped after its last
-    checkpoint, are cut off, so that each step stands once.
+    checkpoint, are cut off: they will be written again.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
         old = path.read_text().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in old if line.endswith('}\n')]
         kept = [line for line in whole if json.loads(line)['step'] <= start_step]
-        path.write_text(''.join(kept))
+        draft = path.with_suffix('.tmp')
+        draft.write_text(''.join(kept))
+        draft.replace(path)
         self._file = path.open('a')
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from datasets.pipeline import eval_batches
 from trainers.checkpoints import restore_trained
 from trainers.evaluators import Evaluators, compute_logits
 from trainers.experiment import Experiment
@@ -34,14 +33,8 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
         out_shardings=replicated(experiment.mesh),
     )
     path = workdir / f'predictions_{first.split}.jsonl'
-    batches = eval_batches(
-        experiment.data.dataset.split(first.split),
-        experiment.eval_geometry,
-        batch_size=first.batch_size,
-        reading=experiment.reading,
-    )
     with path.open('w') as file:
-        for batch in batches:
+        for batch in experiment.eval_batches(first.split, first.batch_size):
             scores = np.asarray(step(state, put_batch(batch, experiment.mesh)))
             for i in np.flatnonzero(batch['mask']):
                 best = np.argsort(-scores[i], kind='stable')[:5]

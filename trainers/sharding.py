@@ -21,6 +21,8 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     Raises:
         UserError: if the axes do not multiply to the number of devices.
     """
+    if tensor != 1:
+        raise UserError('config.mesh.tensor is for later: no rule shards over it yet; use 1')
     sizes = [data, fsdp, tensor]
     devices = jax.devices()
     if sizes.count(-1) == 1:
@@ -58,12 +60,13 @@ def infer_shardings(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
 
     The first rule whose expression is found in the leaf's path decides. Without one, the
     largest axis that `fsdp` divides is sharded over it, and other leaves are replicated.
-    Optimiser state repeats the parameters' paths and so follows them.
+    Optimiser state repeats the parameters' paths behind its own (`params/encoder/...`,
+    `opt_state/1/0/mu/encoder/...`), so that a rule for `encoder/...` is found in both.
 
     Args:
         tree: arrays or jax.ShapeDtypeStruct.
         mesh: with the axes of `AXES`.
-        rules: pairs of regular expression over the path, 'params/encoder/...', and spec.
+        rules: pairs of regular expression and spec.
     """
 
     def choose(path: Any, leaf: Any) -> NamedSharding:

@@ -1,6 +1,9 @@
 """The train loop: from an experiment to checkpoints, metrics and results.json."""
 
 import logging
+import math
+import signal
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,8 @@ from clu import periodic_actions
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from datasets.pipeline import train_batches
-from trainers.checkpoints import Checkpoints
-from trainers.construct import UserError, construct
+from trainers.checkpoints import Checkpoints, open_checkpoints
+from trainers.construct import UserError
 from trainers.evaluators import Evaluators, Metrics
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted, StopSignals
@@ -19,7 +21,7 @@ from trainers.results import make_results, read_results
 from trainers.sharding import put_batch
 from trainers.state import TrainState, create_state
 from trainers.step import make_train_step
-from trainers.workdir import record_run, write_json
+from trainers.workdir import log_changes, record_run, write_json
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +45,8 @@ def train(
         UserError: if the workdir's checkpoint does not fit the experiment.
     """
     total = experiment.total_steps
-    with construct(
-        Checkpoints,
-        experiment.checkpoint,
-        'config.checkpoint',
-        workdir=workdir,
-        experiment=experiment,
-    ) as checkpoints:
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(open_checkpoints(workdir, experiment))
         state = checkpoints.restore() or create_state(experiment)
         start = int(state.step)
         if start > total:
@@ -57,12 +54,14 @@ def train(
                 f'{workdir} is at step {start}, past total_steps={total}; '
                 'use another --workdir, or more steps'
             )
-        if start == total and (results := read_results(workdir)) is not None:
+        log_changes(workdir, config)
+        results = read_results(workdir)
+        if start == total and results is not None and results['steps'] == total:
             log.info('finished before, at step %d: nothing to do', total)
             return results
         record_run(workdir, config)
         log.info('training %s from step %d to %d', experiment.model_settings['spec'], start, total)
-        writer = make_writer(workdir, start)
+        writer = stack.enter_context(closing(make_writer(workdir, start)))
 
         def evaluate(state: TrainState, step: int) -> Metrics:
             metrics: Metrics = {}
@@ -76,16 +75,12 @@ def train(
 
         window = Window(experiment.batch_size)
         report = periodic_actions.ReportProgress(
-            num_train_steps=total, writer=writer, every_steps=experiment.log_every_steps
+            num_train_steps=total,
+            writer=writer,
+            every_steps=experiment.log_every_steps,
+            every_secs=None,
         )
-        batches = train_batches(
-            experiment.data.dataset.split(experiment.data.split),
-            experiment.train_geometry,
-            batch_size=experiment.batch_size,
-            seed=experiment.seed,
-            start_step=start,
-            reading=experiment.reading,
-        )
+        batches = stack.enter_context(closing(experiment.train_batches(start)))
         train_step = make_train_step(experiment)
         with StopSignals() as stop, tqdm(total=total, initial=start, disable=None) as bar:
             for step in range(start + 1, total + 1):
@@ -97,11 +92,15 @@ def train(
                     scalars['train/learning_rate'] = float(experiment.schedule(step - 1))
                     writer.write_scalars(step, scalars)
                     log.info('step %d  %s', step, format_scalars(scalars))
+                    check_finite(scalars['train/loss'], step, checkpoints)
                 report(step)  # after the fetch, which waits for the device
                 if step < total and step % (experiment.eval_every_steps or total) == 0:
                     evaluate(state, step)
                     window.pause()
+                if stop.received:
+                    log.info('%s: saving, then stopping', signal.Signals(stop.received).name)
                 if checkpoints.due(step) or step == total or stop.received:
+                    writer.flush()  # what a checkpoint stands for is on disk before it
                     checkpoints.save(step, state)
                     window.pause()
                 if stop.received:
@@ -110,8 +109,16 @@ def train(
         split = next(iter(evaluators.values())).split
         results = make_results(experiment, split, metrics, window.examples_per_s)
         write_json(workdir / 'results.json', results)
-        writer.close()
     return results
+
+
+def check_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
+    """Raises UserError where a run has diverged."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f'the loss is {loss} at step {step}, the newest checkpoint is of step '
+            f'{checkpoints.latest()}; lower the learning rate or clip more'
+        )
 
 
 def format_scalars(scalars: dict[str, float]) -> str:

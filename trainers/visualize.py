@@ -1,6 +1,7 @@
 """Pictures of where each token looks."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -53,7 +54,8 @@ def visualize(
         f'label {names[e["label"]]}\npredicted {names[k]}'
         for e, k in zip(examples, logits.argmax(-1), strict=True)
     ]
-    figure = draw_maps(images, first[:, 0], captions)
+    covered = [n - n % p for n, p in zip(images.shape[1:3], experiment.model.patch, strict=True)]
+    figure = draw_maps(images, first[:, 0], captions, covered)
     figure.suptitle(
         f'{experiment.model_settings["spec"]} after {int(state.step)} steps: '
         f'where the tokens before layer {layer} look'
@@ -64,7 +66,9 @@ def visualize(
     return path
 
 
-def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Figure:
+def draw_maps(
+    images: np.ndarray, maps: np.ndarray, captions: list[str], covered: Sequence[int]
+) -> Figure:
     """One row an image: the image, then each token's map over it.
 
     Each map is scaled to its own range and stretched over the pixels.
@@ -73,6 +77,7 @@ def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Figu
         images: [b, H, W, channels] uint8, one or three channels.
         maps: [b, s, h, w].
         captions: b texts.
+        covered: height and width that the maps cover, from the upper left corner, pixels.
     """
     b, s = maps.shape[:2]
     figure = Figure(figsize=(1.15 * (s + 1) + 2, 1.2 * b + 0.7), layout='constrained')
@@ -83,7 +88,6 @@ def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Figu
         for j, axis in enumerate(axes[i]):
             shade = images[i].mean(axis=-1) if j else images[i].squeeze()
             axis.imshow(shade, cmap='gray', vmin=0, vmax=255, extent=extent)
-            axis.set(xticks=[], yticks=[])
             if j:
                 low, high = maps[i, j - 1].min(), maps[i, j - 1].max()
                 scaled = (maps[i, j - 1] - low) / max(high - low, 1e-12)
@@ -93,9 +97,10 @@ def draw_maps(images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Figu
                     vmin=0,
                     vmax=1,
                     alpha=0.65,
-                    extent=extent,
+                    extent=(0, covered[1], covered[0], 0),
                     interpolation='bilinear',
                 )
+            axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
             if i == 0:
                 axis.set_title(f'token {j}' if j else 'input', fontsize=9)
         axes[i, 0].set_ylabel(

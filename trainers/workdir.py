@@ -41,22 +41,27 @@ def open_workdir(workdir: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON whole or not at all."""
     draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(content, indent=2) + '\n')
+    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
     draft.replace(path)
 
 
-def record_run(workdir: Path, config: ConfigDict) -> None:
-    """Writes the resolved config, the git revision, package versions and the devices.
-
-    Says which keys differ from those that an earlier part of the run left there.
-    """
+def log_changes(workdir: Path, config: ConfigDict) -> None:
+    """Says which keys differ from those that an earlier part of the run left."""
     path, resolved = workdir / 'config.json', json.loads(config.to_json())
     if path.exists():
         old, new = (flatten_dict(c, sep='.') for c in (json.loads(path.read_text()), resolved))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 log.warning('config.%s was %s, is now %s', key, old.get(key), new.get(key))
-    write_json(path, resolved)
+
+
+def record_run(workdir: Path, config: ConfigDict) -> None:
+    """Writes the resolved config, the git revision, package versions and the devices.
+
+    Results of an earlier, shorter run are taken away.
+    """
+    (workdir / 'results.json').unlink(missing_ok=True)
+    write_json(workdir / 'config.json', json.loads(config.to_json()))
     write_json(
         workdir / 'environment.json',
         {
