@@ -7,6 +7,7 @@ that the global batches are the same sets for any number of processes P.
 
 import signal
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,4 +134,5 @@ def _read(
     if reading.workers:
         options = grain.MultiprocessingOptions(reading.workers)
         iterable = iterable.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
-    yield from iterable
+    with closing(iter(iterable)) as iterator:  # ends the workers
+        yield from iterator
