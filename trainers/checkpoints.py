@@ -21,6 +21,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     labels = '\n'.join(experiment.data.dataset.label_names)
     return {
         **{f'model.{k}': v for k, v in experiment.model_settings.items() if k not in FREE},
+        'optimizer.name': experiment.optimizer_name,
         'dataset.resolution': experiment.data.resolution,
         'dataset.mean': experiment.data.mean,
         'dataset.std': experiment.data.std,

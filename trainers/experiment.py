@@ -84,6 +84,7 @@ class Experiment:
     loss: Loss
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    optimizer_name: str
     mesh: Mesh
     train_geometry: Geometry
     eval_geometry: Geometry
@@ -187,6 +188,7 @@ def assemble(
         optimizer=construct_named(
             OPTIMIZERS, optimizer, 'config.optimizer', schedule=learning_rate
         ),
+        optimizer_name=optimizer['name'],  # known to be there by now
         mesh=devices,
         train_geometry=construct_named(
             GEOMETRIES, train_geometry, 'config.train_geometry', size=data.resolution
