@@ -41,6 +41,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(argv)
         list(FLAGS.config)  # a file that cannot be read is told of only when it is used
+    except SystemExit:  # --help; absl ends it with 1
+        sys.exit(0)
     except Exception as error:  # a config file is a program: anything may go wrong in it
         sys.exit(fail(error, unknown_key(argv, error) or last_line(error)))
     return rest

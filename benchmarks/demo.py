@@ -90,7 +90,7 @@ def print_table(results: list[dict[str, Any]], seconds: list[float]) -> None:
             f'train step, ms (batch {results[0]["batch_size"]})',
             *(f'{1000 * s:.1f}' for s in seconds),
         ],
-        ['epochs x images', *(f'{r["steps"] * r["batch_size"]:,}' for r in results)],
+        ['images trained on', *(f'{r["steps"] * r["batch_size"]:,}' for r in results)],
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     print()
