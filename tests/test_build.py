@@ -94,7 +94,8 @@ def test_bad_specs_are_refused(spec, message):
         ({'dropout': 1.0}, ValueError, 'dropout=1.0 is no rate'),
         ({'mix_scope': 'clip'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
         ({'spec': 'mini/4', 'pooling': 'mean'}, ValueError, 'add -SatK or leave it out'),
-        ({'poolng': 'sum'}, TypeError, 'poolng'),
+        ({'poolng': 'sum'}, ValueError, 'poolng is not a known key; did you mean pooling'),
+        ({'num_classes': 3}, ValueError, 'num_classes is not a known key'),
     ],
 )
 def test_bad_settings_are_refused_when_the_model_is_built(settings, error, message):

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from token_learner.checks import check_choice
+from token_learner.checks import check_choice, check_keys
 from token_learner.encoder import Factory
 from token_learner.fuser import TokenFuser
 from token_learner.spec import SIZES, parse_spec
@@ -23,9 +23,9 @@ def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
         num_classes: number of outputs.
 
     Raises:
-        TypeError: if a key is unknown.
-        ValueError: if a value is not possible.
+        ValueError: if a key is unknown or a value is not possible.
     """
+    check_keys(settings, [k for k in inspect.signature(build_vit).parameters if k != 'num_classes'])
     return build_vit(num_classes=num_classes, **settings)
 
 

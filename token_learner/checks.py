@@ -1,5 +1,7 @@
 """Checks of plain arguments, with messages that say what to do."""
 
+import difflib
+from collections.abc import Collection
 from typing import Any
 
 
@@ -13,3 +15,12 @@ def check_positive(name: str, value: int) -> None:
     """Raises ValueError unless `value` is at least 1."""
     if value < 1:
         raise ValueError(f'{name}={value} is too small; use 1 or more')
+
+
+def check_keys(settings: Collection[str], known: Collection[str]) -> None:
+    """Raises ValueError, naming the nearest known key, unless all keys are known."""
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'
+            raise ValueError(f'{key} is not a known key; {hint}')

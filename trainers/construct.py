@@ -1,9 +1,10 @@
 """From config sections to objects, with errors that name the key and say what to do."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+from token_learner.checks import check_keys
 
 T = TypeVar('T')
 
@@ -34,9 +35,10 @@ def construct(
         for name, p in inspect.signature(function).parameters.items()
         if name not in given and p.kind is not p.VAR_KEYWORD
     }
-    for key in settings:
-        if key not in parameters:
-            raise UserError(f'{where}.{key} is not a known key; {_nearest(key, parameters)}')
+    try:
+        check_keys(settings, parameters)
+    except ValueError as error:
+        raise UserError(f'{where}.{error}') from error
     for name, parameter in parameters.items():
         if name not in settings and parameter.default is parameter.empty:
             raise UserError(f'{where}.{name} is missing; set it')
@@ -57,8 +59,3 @@ def construct_named(
     if name not in table:
         raise UserError(f'{where}.name={name!r} is not known; use one of {", ".join(table)}')
     return construct(table[name], rest, where, **given)
-
-
-def _nearest(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +17,8 @@ from datasets import load_dataset
 from datasets.dataset import Dataset
 from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Batch, Reading, eval_batches, train_batches
-from token_learner.build import build_vit
+from token_learner.build import build_model
+from token_learner.checks import check_positive
 from trainers.augment import Preprocess, normalizer
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
@@ -61,8 +63,7 @@ def make_data(
     """From the section `config.dataset`."""
     dataset = load_dataset(name, data_dir)
     dataset.split(split)
-    if resolution < 1:
-        raise ValueError(f'resolution={resolution} is too small; use 1 or more')
+    check_positive('resolution', resolution)
     if std <= 0:
         raise ValueError(f'std={std} is no standard deviation; use a positive number')
     return Data(dataset, split, resolution, mean, std)
@@ -159,8 +160,8 @@ def assemble(
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
     if total_steps is None:
         total_steps = round(epochs * steps_per_epoch)
-    _check_at_least_1('total_steps', total_steps)
-    _check_at_least_1('log_every_steps', log_every_steps)
+    check_positive('total_steps', total_steps)
+    check_positive('log_every_steps', log_every_steps)
     if eval_every_epochs < 0:
         raise ValueError(f'eval_every_epochs={eval_every_epochs} is negative; 0 is only at the end')
     eval_every_steps = math.ceil(eval_every_epochs * steps_per_epoch)
@@ -181,7 +182,7 @@ def assemble(
         model_settings=model,
         data=data,
         model=construct(
-            build_vit, model, 'config.model', num_classes=len(data.dataset.label_names)
+            partial(build_model, model, len(data.dataset.label_names)), {}, 'config.model'
         ),
         loss=construct_named(LOSSES, loss, 'config.loss'),
         schedule=learning_rate,
@@ -205,8 +206,3 @@ def assemble(
         ),
         evaluators=evaluators,
     )
-
-
-def _check_at_least_1(key: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f'{key}={value} is too small; use 1 or more')
