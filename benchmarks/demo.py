@@ -15,19 +15,33 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import digits
 
 SPECS = {'plain ViT': 'mini/4', 'TokenLearner ViT': 'mini/4-8at2'}
 CONFIG = 'configs/digits.py'
 TIMED_STEPS = 30
 
 
-def command(spec: str, workdir: Path, seed: int, epochs: float, mode: str) -> list[str]:
+def command(
+    arg: str,
+    workdir: Path,
+    seed: int,
+    mode: str,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """The command of a run: the config's argument, and settings of the model."""
     return [
         sys.executable,
         'main.py',
-        f'--config={CONFIG}:model={spec},epochs={epochs:g}',
+        f'--config={CONFIG}:{arg}',
+        *(f'--config.model.{key}={value}' for key, value in settings.items()),
         f'--config.seed={seed}',
         f'--workdir={workdir}',
         f'--mode={mode}',
@@ -49,11 +63,10 @@ def run(words: list[str]) -> None:
         sys.exit(status)
 
 
-def measure_steps(specs: list[str]) -> list[float]:
-    """Median seconds of a train step of each model, the models taking turns."""
+def measure_steps(configs: list[ConfigDict]) -> list[float]:
+    """Median seconds of a train step of each config, the configs taking turns."""
     import jax
 
-    from configs import digits
     from trainers.experiment import make_experiment
     from trainers.memory import keep_freed_memory
     from trainers.sharding import put_batch
@@ -62,8 +75,8 @@ def measure_steps(specs: list[str]) -> list[float]:
 
     keep_freed_memory()  # as main.py does
     runs: list[Any] = []
-    for spec in specs:
-        experiment = make_experiment(digits.get_config(f'model={spec}'))
+    for config in configs:
+        experiment = make_experiment(config)
         step, state = make_train_step(experiment), create_state(experiment)
         batch = put_batch(next(experiment.train_batches()), experiment.mesh)
         state, _ = jax.block_until_ready(step(state, batch))  # compiles
@@ -113,11 +126,12 @@ def main() -> None:
     folder = args.runs / f'epochs_{args.epochs:g}_seed_{args.seed}'
     workdirs = {spec: folder / spec.replace('/', '_') for spec in SPECS.values()}
     for spec, workdir in workdirs.items():
-        run(command(spec, workdir, args.seed, args.epochs, 'train'))
+        run(command(f'model={spec},epochs={args.epochs:g}', workdir, args.seed, 'train'))
     results = [json.loads((w / 'results.json').read_text()) for w in workdirs.values()]
     learner = SPECS['TokenLearner ViT']
-    run(command(learner, workdirs[learner], args.seed, args.epochs, 'visualize'))
-    seconds = measure_steps(list(SPECS.values()))
+    arg = f'model={learner},epochs={args.epochs:g}'
+    run(command(arg, workdirs[learner], args.seed, 'visualize'))
+    seconds = measure_steps([digits.get_config(f'model={spec}') for spec in SPECS.values()])
     print_table(results, seconds)
     print(
         f'\npicture:      {workdirs[learner] / "attention_maps.png"}'

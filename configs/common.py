@@ -42,9 +42,11 @@ def default_model(spec: str) -> ConfigDict:
     return ConfigDict(
         {
             'spec': spec,
+            'tokenizer': 'token_learner',
             'version': 'v1.0',
             'pooling': 'sum',
             'activation': placeholder(str),
+            'fuser': 'token_fuser',
             'mix_scope': 'frame',
             'beta': 'linear',
             'fuser_norm': 'none',
@@ -53,6 +55,9 @@ def default_model(spec: str) -> ConfigDict:
             'representation': placeholder(int),
             'dropout': 0.0,
             'dtype': 'float32',
+            'attention': 'auto',
+            'remat': 'none',
+            'scan': False,
         }
     )
 

@@ -1,39 +1,182 @@
-"""Multi-head self-attention."""
+"""Multi-head attention and its implementations."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
+
+from token_learner.checks import check_choice
+
+IMPLEMENTATIONS = ('auto', 'xla', 'cudnn', 'flash')
+
+# Mesh axes by which kernels are cut: a batch by the first two, heads by the last.
+BATCH_AXES, HEAD_AXIS = ('data', 'fsdp'), 'tensor'
+
+# The kernel pays where the logits no longer fit next to everything else.
+_FLASH_FROM = 1024
+_FLASH_BLOCKS = range(256, 1024 + 1, 128)
+
+Bias = Float[Array, '#b #k #n m']
 
 
 def dot_product_attention(
-    query: Float[Array, 'b n k d'], key: Float[Array, 'b m k d'], value: Float[Array, 'b m k d']
+    query: Float[Array, 'b n k d'],
+    key: Float[Array, 'b m k d'],
+    value: Float[Array, 'b m k d'],
+    bias: Bias | None = None,
+    implementation: str = 'auto',
 ) -> Float[Array, 'b n k d']:
-    """softmax(query key^T / sqrt(d)) value for each head, the softmax in float32.
+    """softmax(query key^T / sqrt(d) + bias) value for each head, the softmax in float32.
 
-    The scale goes onto the query, which is smaller than the logits by n/d.
+    Implementations compute the same and differ in speed and memory:
+
+    - 'xla': written out below; the logits are in memory.
+    - 'cudnn': the fused kernel of NVIDIA GPUs, for float16 and bfloat16.
+    - 'flash': the fused kernel of TPUs, for sequences of any length.
+    - 'auto': on a GPU 'cudnn' where the type allows it, on a TPU 'flash' from 1,024 positions
+      on, otherwise 'xla'. It looks at the machine that traces the program.
+
+    The kernels take no bias: 'auto' is 'xla' then.
+
+    Raises:
+        ValueError: if the implementation is unknown, or a kernel is asked for with a bias.
     """
+    check_choice('attention', implementation, IMPLEMENTATIONS)
+    if implementation == 'auto':
+        implementation = 'xla' if bias is not None else _choose(query, key)
+    if implementation == 'xla':
+        return _xla(query, key, value, bias)
+    if bias is not None:
+        raise ValueError(f"attention={implementation!r} takes no bias; use 'xla' or 'auto'")
+    kernel = _flash if implementation == 'flash' else _cudnn
+    return _over_mesh(kernel, query, key, value)
+
+
+def _choose(query: Array, key: Array) -> str:
+    backend = jax.default_backend()
+    if backend == 'gpu' and query.dtype in (jnp.float16, jnp.bfloat16):
+        return 'cudnn'
+    if backend == 'tpu' and min(query.shape[1], key.shape[1]) >= _FLASH_FROM:
+        return 'flash'
+    return 'xla'
+
+
+def _xla(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+    """The scale goes onto the query, which is smaller than the logits by n/d."""
     query = query * query.shape[-1] ** -0.5
     logits = jnp.einsum('bnkd,bmkd->bknm', query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.einsum('bknm,bmkd->bnkd', weights, value)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head dot-product self-attention with biases, as in ViT.
+def _cudnn(query: Array, key: Array, value: Array) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
+
+
+def _flash(query: Array, key: Array, value: Array) -> Array:
+    """Pads both sequences to whole blocks, whose positions are a segment of their own."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as kernel
+
+    n_real, m_real = query.shape[1], key.shape[1]
+    (n, block_q), (m, block_k) = _blocks(n_real), _blocks(m_real)
+    query, key, value = (
+        jnp.moveaxis(jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0))), 1, 2)
+        for x, length in ((query, n), (key, m), (value, m))
+    )
+    b, _, _, d = query.shape
+
+    def segments(real: int, length: int) -> Array:
+        ids = (jnp.arange(length) >= real).astype(jnp.int32)
+        return jnp.broadcast_to(ids, (b, length))
+
+    out = kernel.flash_attention(
+        query,
+        key,
+        value,
+        segment_ids=kernel.SegmentIds(segments(n_real, n), segments(m_real, m)),
+        sm_scale=d**-0.5,
+        block_sizes=kernel.BlockSizes(
+            block_b=1,
+            block_q=block_q,
+            block_k_major=block_k,
+            block_k=block_k,
+            block_q_major_dkv=block_q,
+            block_q_dkv=block_q,
+            block_k_major_dkv=block_k,
+            block_k_dkv=block_k,
+            block_q_dq=block_q,
+            block_k_major_dq=block_k,
+            block_k_dq=block_k,
+        ),
+    )
+    return jnp.moveaxis(out, 2, 1)[:, :n_real]
+
+
+def _blocks(length: int) -> tuple[int, int]:
+    """The length padded to whole blocks, and the block: least padding, then largest."""
+    padded = {block: -(-length // block) * block for block in _FLASH_BLOCKS}
+    block = min(padded, key=lambda block: (padded[block], -block))
+    return padded[block], block
+
+
+def _over_mesh(kernel: Callable[..., Array], *args: Array) -> Array:
+    """Runs a kernel, which the compiler cannot cut, on each device's examples and heads.
+
+    The mesh is the one set by `jax.set_mesh` or `jax.sharding.use_abstract_mesh`, if any.
+
+    Raises:
+        ValueError: if the batch or the heads cannot be cut into the mesh's parts.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return kernel(*args)
+    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    heads = HEAD_AXIS if HEAD_AXIS in mesh.shape else None
+    spec = PartitionSpec(batch, None, heads, None)
+    return jax.shard_map(
+        kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
+    )(*args)
+
+
+class Attention(nn.Module):
+    """Multi-head dot-product attention with biases, as in ViT.
 
     Attributes:
         heads: number of heads k; must divide the width c.
+        implementation: see `dot_product_attention`.
         dtype: type of the computation; parameters are float32.
     """
 
     heads: int
+    implementation: str = 'auto'
     dtype: Dtype | None = None
 
+    def __post_init__(self) -> None:
+        check_choice('attention', self.implementation, IMPLEMENTATIONS)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, x: Float[Array, 'b n c']) -> Float[Array, 'b n c']:
-        """Maps [b, n, c] to [b, n, c].
+    def __call__(
+        self,
+        x: Float[Array, 'b n c'],
+        context: Float[Array, 'b m e'] | None = None,
+        bias: Bias | None = None,
+    ) -> Float[Array, 'b n c']:
+        """Lets each position of a sequence attend to another sequence, or to its own.
+
+        Args:
+            x: [b, n, c], the queries.
+            context: [b, m, e], the keys and values; None is x.
+            bias: added to the logits [b, k, n, m].
+
+        Returns:
+            [b, n, c].
 
         Raises:
             ValueError: if the number of heads does not divide c.
@@ -41,8 +184,9 @@ class SelfAttention(nn.Module):
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f'{self.heads} heads do not divide the width {width}; use a divisor')
+        context = x if context is None else context
 
-        def project(name: str) -> Float[Array, 'b n k d']:
+        def project(x: Array, name: str) -> Float[Array, 'b n k d']:
             return nn.DenseGeneral(
                 (self.heads, width // self.heads),
                 dtype=self.dtype,
@@ -50,7 +194,12 @@ class SelfAttention(nn.Module):
                 name=name,
             )(x)
 
-        out = dot_product_attention(project('query'), project('key'), project('value'))
+        query, key, value = (
+            project(x, 'query'),
+            project(context, 'key'),
+            project(context, 'value'),
+        )
+        out = dot_product_attention(query, key, value, bias, self.implementation)
         return nn.DenseGeneral(
             width,
             axis=(-2, -1),

@@ -1,18 +1,26 @@
 """From a description, a plain mapping, to a module: the only place that does it."""
 
-import functools
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
 from token_learner.checks import check_choice, check_keys
+from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.encoder import Factory
 from token_learner.fuser import TokenFuser
-from token_learner.spec import SIZES, parse_spec
+from token_learner.merging import TokenMerging
+from token_learner.pooling import GridSplit, SpatialPooling
+from token_learner.reprojection import Reprojection
+from token_learner.spec import SIZES, Size, Spec, parse_spec
 from token_learner.tokenizer import TokenLearner, TokenLearnerV11
+from token_learner.unpool import Unpool
 from token_learner.vit import ViT
+
+TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
+FUSERS = ('token_fuser', 'unpool', 'reprojection')
 
 
 def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
@@ -33,9 +41,11 @@ def build_vit(
     spec: str,
     num_classes: int,
     *,
+    tokenizer: str = 'token_learner',
     version: str = 'v1.0',
     pooling: str = 'sum',
     activation: str | None = None,
+    fuser: str = 'token_fuser',
     mix_scope: str = 'frame',
     beta: str = 'linear',
     fuser_norm: str = 'none',
@@ -44,68 +54,72 @@ def build_vit(
     representation: int | None = None,
     dropout: float = 0.0,
     dtype: str = 'float32',
+    attention: str = 'auto',
+    remat: str = 'none',
+    scan: bool = False,
 ) -> ViT:
     """Builds a ViT from its spec and the finer settings.
 
     Args:
         spec: see `token_learner.spec`.
         num_classes: number of outputs.
+        tokenizer: what makes the S tokens of `-SatK`: 'token_learner', or an alternative that
+            the paper compares with, 'grid' (`GridSplit`), 'dense' (`DenseTokens`) or
+            'pooled_dense' (`PooledDenseTokens`), or 'merge' (`TokenMerging`).
         version: of TokenLearner, 'v1.0' (what the paper's counts used) or 'v1.1'.
-        pooling: 'sum' or 'mean', see `TokenLearner`.
+        pooling: of TokenLearner, 'sum' or 'mean'.
         activation: of v1.1's maps, 'softmax' (None too) or 'sigmoid', which v1.0's are.
-        mix_scope: of the fuser, 'frame' or 'clip'.
-        beta: of the fuser, 'linear' or 'mlp'.
-        fuser_norm: 'none', 'grid' or 'full', see `TokenFuser`.
-        mix_init: of the fuser, 'identity' or 'released'.
-        head: 'gap', or 'token' for a model without TokenLearner.
+        fuser: what `-fuser` is: 'token_fuser', or an alternative that the paper compares with,
+            'unpool' (`Unpool`) or 'reprojection' (`Reprojection`).
+        mix_scope: of TokenFuser, 'frame' or 'clip'.
+        beta: of TokenFuser, 'linear' or 'mlp'.
+        fuser_norm: of TokenFuser, 'none', 'grid' or 'full'.
+        mix_init: of TokenFuser, 'identity' or 'released'.
+        head: 'gap', or 'token' for a model without reductions.
         representation: width of a tanh layer before the head, or None.
         dropout: rate.
         dtype: type of the computation, such as 'bfloat16'.
+        attention: implementation, 'auto', 'xla', 'cudnn' or 'flash', see
+            `token_learner.attention.dot_product_attention`.
+        remat: what of a layer the backward pass computes anew, 'none', 'dots' or 'full', see
+            `Encoder`.
+        scan: whether equal layers are one compiled loop, see `Encoder`.
 
     Raises:
-        ValueError: if a value is not possible.
+        ValueError: if a value is not possible, or does nothing to the spec.
     """
     parsed = parse_spec(spec)
     compute = jnp.dtype(dtype)
     if not jnp.issubdtype(compute, jnp.floating):
         raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
+    check_choice('tokenizer', tokenizer, TOKENIZERS)
+    check_choice('fuser', fuser, FUSERS)
+    learner = {'version': version, 'pooling': pooling, 'activation': activation}
+    mixing = {
+        'mix_scope': mix_scope,
+        'beta': beta,
+        'fuser_norm': fuser_norm,
+        'mix_init': mix_init,
+    }
+    if fuser == 'unpool' and tokenizer in ('dense', 'pooled_dense'):
+        raise ValueError(f'tokenizer={tokenizer!r} has no maps to unpool with; use another fuser')
+    if tokenizer == 'merge' and attention in ('cudnn', 'flash'):
+        raise ValueError(
+            f'merged tokens weigh in the attention, which attention={attention!r} cannot do; '
+            "use 'auto' or 'xla'"
+        )
     if parsed.tokens is None:
-        _refuse_unused(spec, '-SatK', version=version, pooling=pooling, activation=activation)
+        _refuse_unused(f'{spec}; add -SatK', tokenizer=tokenizer, **learner)
     if not parsed.fuser:
-        unused = {'mix_scope': mix_scope, 'beta': beta}
-        _refuse_unused(spec, '-fuser', **unused, fuser_norm=fuser_norm, mix_init=mix_init)
+        _refuse_unused(f'{spec}; add -fuser', fuser=fuser, **mixing)
+    if tokenizer != 'token_learner':
+        _refuse_unused(f'tokenizer={tokenizer!r}; use token_learner', **learner)
+    if fuser != 'token_fuser':
+        _refuse_unused(f'fuser={fuser!r}; use token_fuser', **mixing)
+    numerics: dict[str, Any] = {'dropout': dropout, 'dtype': compute}
+    made = _reductions(parsed, tokenizer, learner, numerics)
     size = SIZES[parsed.size]
-    reductions: tuple[tuple[int, Factory], ...] = ()
-    fuser: Factory | None = None
-    check_choice('version', version, ('v1.0', 'v1.1'))
-    if version == 'v1.0' and activation not in (None, 'sigmoid'):
-        raise ValueError(f"v1.0's maps are sigmoid, not {activation}; use version='v1.1'")
-    if parsed.tokens is not None and parsed.at is not None:
-        tokenizer: Factory = functools.partial(
-            TokenLearner, parsed.tokens, pooling=pooling, dtype=compute
-        )
-        if version == 'v1.1':
-            tokenizer = functools.partial(
-                TokenLearnerV11,
-                parsed.tokens,
-                activation=activation or 'softmax',
-                pooling=pooling,
-                dropout=dropout,
-                dtype=compute,
-            )
-        tokenizer()  # so that a bad setting is told now and not when the model is traced
-        reductions = ((parsed.at, tokenizer),)
-    if parsed.fuser:
-        fuser = functools.partial(
-            TokenFuser,
-            mix_scope=mix_scope,
-            beta=beta,
-            norm=fuser_norm,
-            mix_init=mix_init,
-            dropout=dropout,
-            dtype=compute,
-        )
-        fuser()
+    shared: dict[str, Any] = {'attention': attention, **numerics}
     return ViT(
         num_classes=num_classes,
         patch=(parsed.patch, parsed.patch),
@@ -113,17 +127,83 @@ def build_vit(
         layers=parsed.layers,
         heads=size.heads,
         mlp_dim=size.mlp_dim,
-        reductions=reductions,
-        fuser=fuser,
+        reductions=made,
+        fuser=_fuser(fuser, size, mixing, shared) if parsed.fuser else None,
         head=head,
         representation=representation,
-        dropout=dropout,
-        dtype=compute,
+        remat=remat,
+        scan=scan,
+        **shared,
     )
 
 
-def _refuse_unused(spec: str, part: str, **settings: Any) -> None:
-    """Refuses settings other than the default of what the spec does not have."""
+def _reductions(
+    spec: Spec, tokenizer: str, learner: Mapping[str, Any], numerics: Mapping[str, Any]
+) -> tuple[tuple[int, Factory], ...]:
+    """Pairs of layer and factory, for `Encoder`."""
+    left = list(enumerate(reversed(range(1, len(spec.at) + 1))))
+    if spec.pool is not None:
+        return tuple((spec.at[i], partial(SpatialPooling, spec.pool, places)) for i, places in left)
+    if spec.tokens is None:
+        return ()
+    if tokenizer == 'merge':
+        if spec.fuser:
+            raise ValueError('merged tokens are not fused back; leave -fuser out of the spec')
+        return tuple((spec.at[i], partial(TokenMerging, spec.tokens, places)) for i, places in left)
+    if len(spec.at) > 1:
+        raise ValueError(
+            f'tokenizer={tokenizer!r} makes tokens of a grid once, not at {len(spec.at)} places; '
+            "name one place, or use tokenizer='merge'"
+        )
+    factories: dict[str, Factory] = {
+        'token_learner': partial(_token_learner, spec.tokens, **learner, **numerics),
+        'grid': partial(GridSplit, spec.tokens),
+        'dense': partial(DenseTokens, spec.tokens, dtype=numerics['dtype']),
+        'pooled_dense': partial(PooledDenseTokens, spec.tokens, **numerics),
+    }
+    factories[tokenizer]()  # so that a bad setting is told now and not when the model is traced
+    return ((spec.at[0], factories[tokenizer]),)
+
+
+def _token_learner(
+    num_tokens: int,
+    *,
+    version: str,
+    pooling: str,
+    activation: str | None,
+    dropout: float,
+    dtype: Any,
+    name: str | None = None,
+) -> TokenLearner | TokenLearnerV11:
+    check_choice('version', version, ('v1.0', 'v1.1'))
+    if version == 'v1.0':
+        if activation not in (None, 'sigmoid'):
+            raise ValueError(f"v1.0's maps are sigmoid, not {activation}; use version='v1.1'")
+        return TokenLearner(num_tokens, pooling=pooling, dtype=dtype, name=name)
+    return TokenLearnerV11(
+        num_tokens,
+        activation=activation or 'softmax',
+        pooling=pooling,
+        dropout=dropout,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _fuser(kind: str, size: Size, mixing: Mapping[str, Any], shared: Mapping[str, Any]) -> Factory:
+    norm, numerics = mixing['fuser_norm'], {k: shared[k] for k in ('dropout', 'dtype')}
+    finer = {k: v for k, v in mixing.items() if k != 'fuser_norm'}
+    factories: dict[str, Factory] = {
+        'token_fuser': partial(TokenFuser, norm=norm, **finer, **numerics),
+        'unpool': Unpool,
+        'reprojection': partial(Reprojection, size.heads, size.mlp_dim, **shared),
+    }
+    factories[kind]()
+    return factories[kind]
+
+
+def _refuse_unused(where: str, **settings: Any) -> None:
+    """Refuses settings other than the default of what is not there."""
     for key, value in settings.items():
         if value != inspect.signature(build_vit).parameters[key].default:
-            raise ValueError(f'{key}={value!r} does nothing to {spec}; add {part} or leave it out')
+            raise ValueError(f'{key}={value!r} does nothing to {where} or leave it out')

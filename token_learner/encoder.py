@@ -1,15 +1,28 @@
 """The transformer encoder, with token reductions and fusers as factories."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-from token_learner.attention import SelfAttention
+from token_learner.attention import IMPLEMENTATIONS, Attention, Bias
+from token_learner.checks import check_choice
+from token_learner.merging import TokenMerging
 from token_learner.mlp import Mlp
 
 Factory = Callable[..., nn.Module]
+
+# What the backward pass finds in memory; it computes the rest anew.
+REMAT: dict[str, Callable[..., bool] | None] = {
+    'none': None,
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class EncoderBlock(nn.Module):
@@ -18,20 +31,24 @@ class EncoderBlock(nn.Module):
     Attributes:
         heads: attention heads.
         mlp_dim: width inside the MLP.
+        attention: implementation, see `dot_product_attention`.
         dropout: rate after the attention and inside the MLP.
         dtype: type of the computation; parameters are float32.
     """
 
     heads: int
     mlp_dim: int
+    attention: str = 'auto'
     dropout: float = 0.0
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'b n c'], *, train: bool = False) -> Float[Array, 'b n c']:
-        """Maps [b, n, c] to [b, n, c]."""
+    def __call__(
+        self, x: Float[Array, 'b n c'], bias: Bias | None = None, *, train: bool = False
+    ) -> Float[Array, 'b n c']:
+        """Maps [b, n, c] to [b, n, c]; the bias is added to the attention's logits."""
         y = nn.LayerNorm(dtype=self.dtype, name='norm_attention')(x)
-        y = SelfAttention(self.heads, self.dtype, name='attention')(y)
+        y = Attention(self.heads, self.attention, self.dtype, name='attention')(y, bias=bias)
         x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
         y = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(x)
         return x + Mlp(self.mlp_dim, None, self.dropout, self.dtype, name='mlp')(y, train=train)
@@ -42,11 +59,13 @@ class Encoder(nn.Module):
 
     A reduction `(k, factory)` stands before block k, counted from 0: `factory(name=...)`
     makes a module from frames [b, t, h, w, c] to tokens [b, t, s, c], or to a smaller
-    grid [b, t, h', w', c] that a later reduction may reduce again.
+    grid [b, t, h', w', c] that a later reduction may reduce again. `TokenMerging` also
+    merges tokens that are no grid any more.
 
     Without a fuser the later blocks work on the tokens (Fig. 3a of the TPAMI version).
     With one, tokenizer, block and fuser repeat in every block from k on, each with
-    parameters of its own, and the grid goes on (Fig. 3b).
+    parameters of its own, and the grid goes on (Fig. 3b). The tokenizer is then called
+    with `return_maps=True`, and the fuser with tokens, grid and maps.
 
     Attributes:
         layers: number of blocks.
@@ -54,6 +73,11 @@ class Encoder(nn.Module):
         mlp_dim: width inside the blocks' MLPs.
         reductions: pairs of layer and factory.
         fuser: factory of the fuser, or None.
+        attention: implementation, see `dot_product_attention`.
+        remat: what of a layer the backward pass computes anew: 'none', 'full' (all of it)
+            or 'dots' (all but products with weights).
+        scan: whether equal layers are one compiled loop. Their parameters are then stacked;
+            `token_learner.layers` takes them from one form to the other.
         dropout: rate in the blocks.
         dtype: type of the computation; parameters are float32.
     """
@@ -63,6 +87,9 @@ class Encoder(nn.Module):
     mlp_dim: int
     reductions: tuple[tuple[int, Factory], ...] = ()
     fuser: Factory | None = None
+    attention: str = 'auto'
+    remat: str = 'none'
+    scan: bool = False
     dropout: float = 0.0
     dtype: Dtype | None = None
 
@@ -77,44 +104,146 @@ class Encoder(nn.Module):
             raise ValueError('two reductions stand at one layer; keep one of them')
         if self.fuser and len(self.reductions) != 1:
             raise ValueError('a fuser goes with exactly one reduction; give one, or no fuser')
+        check_choice('attention', self.attention, IMPLEMENTATIONS)
+        check_choice('remat', self.remat, tuple(REMAT))
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'b n c'], grid: tuple[int, ...], *, train: bool = False
-    ) -> Float[Array, 'b m c']:
+        self,
+        x: Float[Array, 'b n c'],
+        grid: tuple[int, ...],
+        *,
+        train: bool = False,
+        return_sizes: bool = False,
+    ) -> Float[Array, 'b m c'] | tuple[Float[Array, 'b m c'], Float[Array, 'b m'] | None]:
         """Encodes a sequence.
 
         Args:
             x: [b, n, c]; where there are reductions, n is t*h*w.
             grid: (t, h, w).
             train: whether dropout is on.
+            return_sizes: whether to say how many positions each token stands for.
 
         Returns:
-            [b, m, c], m being n, or what the reductions leave.
+            [b, m, c], m being n, or what the reductions leave; with return_sizes also
+            [b, m], or None where no tokens were merged.
 
         Raises:
             ValueError: if a reduction finds tokens where it needs a grid.
         """
-        b, _, c = x.shape
         reductions = dict(self.reductions)
-        tokenizer: Factory | None = None
-        for layer in range(self.layers):
-            block = EncoderBlock(
-                self.heads, self.mlp_dim, self.dropout, self.dtype, name=f'block_{layer}'
+        sizes: Array | None = None
+        for first, end in runs(self.layers, self.reductions):
+            tokenizer = reductions.get(first)
+            layer = partial(
+                _apply_layer,
+                block=partial(
+                    EncoderBlock,
+                    self.heads,
+                    self.mlp_dim,
+                    attention=self.attention,
+                    dropout=self.dropout,
+                    dtype=self.dtype,
+                ),
+                tokenizer=tokenizer,
+                fuser=self.fuser if tokenizer else None,
+                grid=grid,
+                apply=partial(_apply, remat=self.remat, scan=self.scan, train=train),
             )
-            tokenizer = reductions.get(layer, tokenizer if self.fuser else None)
-            if tokenizer is None:
-                x = block(x, train=train)
+            if tokenizer and not self.fuser:
+                x, grid, sizes = self._reduce(first, tokenizer, x, grid, sizes, train)
+            bias = None if sizes is None else jnp.log(sizes.reshape(x.shape[0], 1, 1, -1))
+            if self.scan and end - first > 1:
+                x, _ = _repeated(end - first)(layer, name=f'layers_{first}_{end}')(x, bias)
                 continue
-            if len(grid) != 3:
-                raise ValueError(f'the reduction at layer {layer} needs a grid, but finds tokens')
-            frames = x.reshape(b, *grid, c)
-            tokens = tokenizer(name=f'tokenizer_{layer}')(frames, train=train)
-            x = block(tokens.reshape(b, -1, c), train=train)
-            if self.fuser:
-                fuser = self.fuser(name=f'fuser_{layer}')
-                x = fuser(x.reshape(tokens.shape), frames, train=train).reshape(b, -1, c)
-            else:
-                grid = tokens.shape[1:-1]
-        return nn.LayerNorm(dtype=self.dtype, name='norm')(x)
+            for i in range(first, end):
+                x = layer(x, bias, suffix=f'_{i}')
+        x = nn.LayerNorm(dtype=self.dtype, name='norm')(x)
+        if not return_sizes:
+            return x
+        return x, None if sizes is None else sizes.reshape(x.shape[:2])
+
+    def _reduce(
+        self,
+        layer: int,
+        factory: Factory,
+        x: Array,
+        grid: tuple[int, ...],
+        sizes: Array | None,
+        train: bool,
+    ) -> tuple[Array, tuple[int, ...], Array | None]:
+        """The sequence, its grid and the tokens' sizes after a reduction."""
+        b, _, c = x.shape
+        reduction = factory(name=f'tokenizer_{layer}')
+        apply = partial(_apply, remat=self.remat, scan=False, train=train)
+        if isinstance(reduction, TokenMerging):
+            grid = (*grid, 1)[:3]  # tokens merge as a grid of one column
+            sizes = None if sizes is None else sizes.reshape(b, *grid)
+            tokens, sizes = apply(reduction, x.reshape(b, *grid, c), sizes)
+        elif len(grid) == 3:
+            tokens = apply(reduction, x.reshape(b, *grid, c))
+        else:
+            raise ValueError(f'the reduction at layer {layer} needs a grid, but finds tokens')
+        return tokens.reshape(b, -1, c), tokens.shape[1:-1], sizes
+
+
+def runs(layers: int, reductions: tuple[tuple[int, Any], ...]) -> list[tuple[int, int]]:
+    """Ranges (first, end) of equal layers: a new one begins at each reduction."""
+    starts = sorted({0, *(layer for layer, _ in reductions)})
+    return list(zip(starts, [*starts[1:], layers], strict=True))
+
+
+def _apply_layer(
+    x: Array,
+    bias: Array | None,
+    *,
+    suffix: str,
+    block: Factory,
+    tokenizer: Factory | None,
+    fuser: Factory | None,
+    grid: tuple[int, ...],
+    apply: Callable[..., Any],
+) -> Array:
+    """A block, or with a fuser tokenizer, block and fuser: [b, n, c] to [b, n, c]."""
+    if tokenizer is None or fuser is None:
+        return apply(block(name=f'block{suffix}'), x, bias)
+    b, _, c = x.shape
+    frames = x.reshape(b, *grid, c)
+    tokens, maps = apply(tokenizer(name=f'tokenizer{suffix}'), frames, return_maps=True)
+    x = apply(block(name=f'block{suffix}'), tokens.reshape(b, -1, c))
+    x = apply(fuser(name=f'fuser{suffix}'), x.reshape(tokens.shape), frames, maps)
+    return x.reshape(b, -1, c)
+
+
+def _apply(
+    module: nn.Module, *args: Any, remat: str, scan: bool, train: bool, **options: Any
+) -> Any:
+    """module(*args), of which the backward pass computes anew what `remat` says."""
+
+    def apply(module: Any, *args: Any) -> Any:
+        return module(*args, train=train, **options)
+
+    if remat != 'none':
+        apply = nn.remat(apply, policy=REMAT[remat], prevent_cse=not scan)
+    return apply(module, *args)
+
+
+class _Repeated(nn.Module):
+    """One of several equal layers, for `nn.scan`."""
+
+    layer: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array | None) -> tuple[Array, None]:
+        return self.layer(x, bias, suffix=''), None
+
+
+def _repeated(times: int) -> Any:
+    return nn.scan(
+        _Repeated,
+        variable_axes={'params': 0, 'intermediates': 0},
+        split_rngs={'params': True, 'dropout': True},
+        in_axes=nn.broadcast,
+        length=times,
+    )

@@ -59,6 +59,7 @@ class TokenFuser(nn.Module):
         self,
         tokens: Float[Array, '*b s c'],
         grid: Float[Array, '*b h w c'],
+        maps: Float[Array, '*b s h w'] | None = None,
         *,
         train: bool = False,
     ) -> Float[Array, '*b h w c']:
@@ -67,6 +68,7 @@ class TokenFuser(nn.Module):
         Args:
             tokens: [..., t, s, c]; the time axis may be missing for mix_scope='frame'.
             grid: [..., t, h, w, c], the tokenizer's input.
+            maps: not used.
             train: whether dropout is on.
 
         Returns:
@@ -75,6 +77,7 @@ class TokenFuser(nn.Module):
         Raises:
             ValueError: for mix_scope='clip' without a time axis.
         """
+        del maps
         num_tokens = tokens.shape[-2]
         mixed = self._mix(tokens)
         x = grid if self.norm == 'none' else nn.LayerNorm(dtype=self.dtype, name='norm_grid')(grid)

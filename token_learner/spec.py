@@ -1,15 +1,21 @@
 """The grammar of model specs and the table of sizes. Needs no jax.
 
-    SIZE/PATCH[+EXTRA][-SatK][-fuser]
+    SIZE/PATCH[+EXTRA][-REDUCTION][-fuser]
 
 SIZE is a row of `SIZES`, PATCH the side of a patch in pixels, EXTRA the blocks added after
-the size's own, S the tokens that TokenLearner makes before block K (counted from 0), and
-`-fuser` repeats tokenizer, block and fuser in every block from K on. `L/16+11-16at12` is
-the paper's "ViT L/16, 24+11 layers, 16-TL at 12".
+the size's own. REDUCTION is one of
+
+- `SatK`: S tokens a frame, made before block K (counted from 0). `L/16+11-16at12` is the
+  paper's "ViT L/16, 24+11 layers, 16-TL at 12". `-fuser` repeats tokenizer, block and fuser in
+  every block from K on. Token merging may take several places, `SatKatK...`.
+- `poolGatK[atK...]`: average pooling with equal windows at each place, so that the last grid is
+  GxG. `L/16-pool2at9at18` is the paper's "2x2 pool at 9 and 18", whose count shows that it names
+  the last grid and not the window.
 """
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -31,10 +37,13 @@ SIZES = {
     'H': Size(1280, 32, 5120, 16),
 }
 
-GRAMMAR = f'SIZE/PATCH[+EXTRA][-SatK][-fuser] with SIZE one of {", ".join(SIZES)}'
+GRAMMAR = (
+    'SIZE/PATCH[+EXTRA][-SatK or -poolGatK[atK...]][-fuser] with SIZE one of '
+    f'{", ".join(SIZES)}, such as B/16-8at6-fuser or L/16-pool2at9at18'
+)
 _PATTERN = re.compile(
     r'(?P<size>[A-Za-z]+)/(?P<patch>\d+)(\+(?P<extra>\d+))?'
-    r'(-(?P<tokens>\d+)at(?P<at>\d+))?(?P<fuser>-fuser)?'
+    r'(-(?P<pool>pool)?(?P<count>\d+)(?P<at>(at\d+)+))?(?P<fuser>-fuser)?'
 )
 
 
@@ -46,16 +55,18 @@ class Spec:
         size: key of `SIZES`.
         patch: side of a patch, pixels.
         extra: blocks added after the size's own.
-        tokens: S, or None without TokenLearner.
-        at: the block before which TokenLearner stands, from 0; None without it.
-        fuser: whether TokenFuser follows each block from `at` on.
+        tokens: S, or None without tokens.
+        pool: G, the side of the last grid, or None without pooling.
+        at: the blocks before which the reduction stands, from 0; empty without one.
+        fuser: whether a fuser follows each block from the reduction on.
     """
 
     size: str
     patch: int
     extra: int = 0
     tokens: int | None = None
-    at: int | None = None
+    pool: int | None = None
+    at: tuple[int, ...] = ()
     fuser: bool = False
 
     @property
@@ -68,29 +79,50 @@ def parse_spec(text: str) -> Spec:
     """Parses a model spec such as 'B/16-8at6-fuser'.
 
     Raises:
-        ValueError: if the text does not follow the grammar, or names layers or tokens
-            that cannot be.
+        ValueError: if the text does not follow the grammar, or names layers, tokens or
+            grids that cannot be.
     """
     match = _PATTERN.fullmatch(text)
     if not match or match['size'] not in SIZES:
-        raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}, such as B/16-8at6-fuser')
+        raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
+    count = None if match['count'] is None else int(match['count'])
     spec = Spec(
         size=match['size'],
         patch=int(match['patch']),
         extra=int(match['extra'] or 0),
-        tokens=None if match['tokens'] is None else int(match['tokens']),
-        at=None if match['at'] is None else int(match['at']),
+        tokens=None if match['pool'] else count,
+        pool=count if match['pool'] else None,
+        at=tuple(int(layer) for layer in (match['at'] or '').split('at')[1:]),
         fuser=match['fuser'] is not None,
     )
+    _check(text, spec)
+    return spec
+
+
+def _check(text: str, spec: Spec) -> None:
     if spec.patch < 1:
         raise ValueError(f'{text!r} has a patch of {spec.patch} pixels; use 1 or more')
     if spec.tokens is not None and spec.tokens < 1:
         raise ValueError(f'{text!r} asks for {spec.tokens} tokens; use 1 or more')
-    if spec.at is not None and spec.at >= spec.layers:
+    if spec.pool is not None and spec.pool < 1:
+        raise ValueError(f'{text!r} pools to a {spec.pool}x{spec.pool} grid; use 1 or more')
+    for layer in spec.at:
+        if layer >= spec.layers:
+            raise ValueError(
+                f'{text!r} reduces at layer {layer}, but the model has {spec.layers}; '
+                f'use 0 to {spec.layers - 1}'
+            )
+    if any(a >= b for a, b in pairwise(spec.at)):
+        raise ValueError(f'{text!r} does not name its places in order; write each once, rising')
+    if spec.fuser and spec.pool is not None:
         raise ValueError(
-            f'{text!r} puts TokenLearner at layer {spec.at}, but the model has {spec.layers}; '
-            f'use 0 to {spec.layers - 1}'
+            f'{text!r} has a fuser after spatial pooling, which keeps a grid and makes no tokens '
+            'to fuse; leave out -fuser, or write -SatK'
         )
     if spec.fuser and spec.tokens is None:
         raise ValueError(f'{text!r} has a fuser but no tokens to fuse; write -SatK before -fuser')
-    return spec
+    if spec.fuser and len(spec.at) > 1:
+        raise ValueError(
+            f'{text!r} has a fuser and several places; a fuser repeats the tokenizer by itself, '
+            'name its first block only'
+        )

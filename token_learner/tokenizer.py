@@ -2,8 +2,8 @@
 
 Both versions compute S spatial maps from the layer-normalised grid and pool the
 raw grid with them (TPAMI version, Sec. 2.1, Eq. 1). They differ in how the maps
-are made. The maps, [..., s, h, w], are sown as `maps` into the collection
-`intermediates`: `model.apply(..., mutable='intermediates')` returns them.
+are made. The maps, [..., s, h, w], are returned where asked for, and sown as `maps` into the
+collection `intermediates`: `model.apply(..., mutable='intermediates')` returns those of a model.
 """
 
 import flax.linen as nn
@@ -70,9 +70,9 @@ class TokenLearner(nn.Module):
 
     @nn.compact
     def __call__(
-        self, grid: Float[Array, '*b h w c'], *, train: bool = False
-    ) -> Float[Array, '*b s c']:
-        """Maps a grid [..., h, w, c] to tokens [..., s, c]."""
+        self, grid: Float[Array, '*b h w c'], *, train: bool = False, return_maps: bool = False
+    ) -> Float[Array, '*b s c'] | tuple[Float[Array, '*b s c'], Float[Array, '*b s h w']]:
+        """Maps a grid [..., h, w, c] to tokens [..., s, c], and with `return_maps` to maps too."""
         del train
         x = nn.LayerNorm(dtype=self.dtype, name='norm')(grid) if self.norm else grid
         for i in range(self.num_convs):
@@ -86,8 +86,10 @@ class TokenLearner(nn.Module):
                 name=f'conv_{i}',
             )(x)
         weights = nn.sigmoid(x)
-        self.sow('intermediates', 'maps', jnp.moveaxis(weights, -1, -3))
-        return pool_tokens(grid, weights, self.pooling)
+        maps = jnp.moveaxis(weights, -1, -3)
+        self.sow('intermediates', 'maps', maps)
+        tokens = pool_tokens(grid, weights, self.pooling)
+        return (tokens, maps) if return_maps else tokens
 
 
 class TokenLearnerV11(nn.Module):
@@ -123,12 +125,14 @@ class TokenLearnerV11(nn.Module):
 
     @nn.compact
     def __call__(
-        self, grid: Float[Array, '*b h w c'], *, train: bool = False
-    ) -> Float[Array, '*b s c']:
-        """Maps a grid [..., h, w, c] to tokens [..., s, c]."""
+        self, grid: Float[Array, '*b h w c'], *, train: bool = False, return_maps: bool = False
+    ) -> Float[Array, '*b s c'] | tuple[Float[Array, '*b s c'], Float[Array, '*b s h w']]:
+        """Maps a grid [..., h, w, c] to tokens [..., s, c], and with `return_maps` to maps too."""
         x = nn.LayerNorm(dtype=self.dtype, name='norm')(grid)
         x = Mlp(self.hidden, self.num_tokens, self.dropout, self.dtype, name='mlp')(x, train=train)
         softmax = self.activation == 'softmax'
         weights = jax.nn.softmax(x, axis=(-3, -2)) if softmax else nn.sigmoid(x)
-        self.sow('intermediates', 'maps', jnp.moveaxis(weights, -1, -3))
-        return pool_tokens(grid, weights, self.pooling)
+        maps = jnp.moveaxis(weights, -1, -3)
+        self.sow('intermediates', 'maps', maps)
+        tokens = pool_tokens(grid, weights, self.pooling)
+        return (tokens, maps) if return_maps else tokens

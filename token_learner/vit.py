@@ -36,8 +36,8 @@ class ViT(nn.Module):
 
     Patches, learned position embeddings, the encoder with its reductions, and a linear
     head on the mean over the last tokens (`head='gap'`: the positions, or the S learned
-    tokens) or on a class token (`head='token'`, only without reductions). What the head
-    reads is sown as `pre_logits` into `intermediates`.
+    tokens; merged ones count as often as they stand for) or on a class token (`head='token'`,
+    only without reductions). What the head reads is sown as `pre_logits` into `intermediates`.
 
     Source: TPAMI version, Sec. 3.1; Dosovitskiy et al., arXiv:2010.11929.
 
@@ -51,6 +51,9 @@ class ViT(nn.Module):
         reductions: pairs of layer and tokenizer factory, see `Encoder`.
         fuser: factory of the fuser, or None.
         head: 'gap' or 'token'.
+        attention: implementation, see `dot_product_attention`.
+        remat: what the backward pass computes anew, see `Encoder`.
+        scan: whether equal layers are one compiled loop, see `Encoder`.
         representation: width of a tanh layer before the head; None has no such layer.
         dropout: rate on the embeddings and in the blocks.
         dtype: type of the computation; parameters are float32.
@@ -65,6 +68,9 @@ class ViT(nn.Module):
     reductions: tuple[tuple[int, Factory], ...] = ()
     fuser: Factory | None = None
     head: str = 'gap'
+    attention: str = 'auto'
+    remat: str = 'none'
+    scan: bool = False
     representation: int | None = None
     dropout: float = 0.0
     dtype: Dtype | None = None
@@ -103,17 +109,25 @@ class ViT(nn.Module):
             'position_embedding', nn.initializers.normal(stddev=0.02), (1, *x.shape[1:])
         )
         x = nn.Dropout(self.dropout, deterministic=not train)(x + position.astype(x.dtype))
-        x = Encoder(
+        x, sizes = Encoder(
             layers=self.layers,
             heads=self.heads,
             mlp_dim=self.mlp_dim,
             reductions=self.reductions,
             fuser=self.fuser,
+            attention=self.attention,
+            remat=self.remat,
+            scan=self.scan,
             dropout=self.dropout,
             dtype=self.dtype,
             name='encoder',
-        )(x, (1, h, w), train=train)
-        x = x[:, 0] if self.head == 'token' else x.mean(axis=1)
+        )(x, (1, h, w), train=train, return_sizes=True)
+        if self.head == 'token':
+            x = x[:, 0]
+        elif sizes is None:
+            x = x.mean(axis=1)
+        else:
+            x = jnp.einsum('bn,bnc->bc', sizes.astype(x.dtype), x) / (h * w)
         if self.representation is not None:
             x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
         self.sow('intermediates', 'pre_logits', x)

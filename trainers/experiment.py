@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,6 +18,8 @@ from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Batch, Reading, eval_batches, train_batches
 from token_learner.build import build_model
 from token_learner.checks import check_positive
+from token_learner.layers import stack_layers, unstack_layers
+from token_learner.vit import ViT
 from trainers.augment import Preprocess, normalizer
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
@@ -81,7 +82,7 @@ class Experiment:
     checkpoint: Settings
     model_settings: Settings
     data: Data
-    model: nn.Module
+    model: ViT
     loss: Loss
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -92,10 +93,28 @@ class Experiment:
     reading: Reading
     evaluators: Mapping[str, Settings]
 
+    def init_variables(self, key: jax.Array) -> Any:
+        """The model's variables before training, the layers one by one."""
+        images = jnp.zeros((1, *self.data.image_shape), jnp.float32)
+        return self.model.clone(scan=False).init(key, images)
+
     def abstract_variables(self) -> Any:
         """Shapes of the model's variables."""
-        images = jax.ShapeDtypeStruct((1, *self.data.image_shape), jnp.float32)
-        return jax.eval_shape(self.model.init, jax.random.key(0), images)
+        return jax.eval_shape(self.init_variables, jax.random.key(0))
+
+    def apply(self, variables: Any, images: jax.Array, **options: Any) -> Any:
+        """`model.apply` for variables with the layers one by one, inside a jitted function.
+
+        With config.model.scan they are stacked here; kernels are cut over the mesh.
+        """
+        if self.model.scan:
+            variables = stack_layers(variables, self.model)
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            out = self.model.apply(variables, images, **options)
+        if 'mutable' not in options:
+            return out
+        logits, mutable = out
+        return logits, unstack_layers(mutable)
 
     def train_batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """This process's share of the training batches from a step on, for ever."""

@@ -50,6 +50,6 @@ def count_gflops(experiment: Experiment) -> float:
     """
     variables = experiment.abstract_variables()
     images = jax.ShapeDtypeStruct((1, *experiment.data.image_shape), jnp.float32)
-    lowered = jax.jit(experiment.model.apply).lower(variables, images)
+    lowered = jax.jit(experiment.model.clone(scan=False).apply).lower(variables, images)
     analysis: Any = lowered.cost_analysis()
     return analysis['flops'] / 2e9

@@ -37,8 +37,7 @@ class TrainState:
 def _init(experiment: Experiment) -> TrainState:
     key = jax.random.key(experiment.seed)
     init_key, train_key = jax.random.split(key)
-    images = jnp.zeros((1, *experiment.data.image_shape), jnp.float32)
-    variables = dict(experiment.model.init(init_key, images))
+    variables = dict(experiment.init_variables(init_key))
     variables.pop('intermediates', None)  # sown, not state
     params = variables.pop('params')
     return TrainState(

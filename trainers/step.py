@@ -20,12 +20,12 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 
 def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
     """One update: gradient of the mean loss over the unmasked examples of the global batch."""
-    model, mask = experiment.model, batch['mask']
+    mask = batch['mask']
     images = experiment.data.preprocess(batch['image'])
     dropout = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
 
     def mean_loss(params: Any) -> tuple[jax.Array, Any]:
-        logits, mutable = model.apply(
+        logits, mutable = experiment.apply(
             {'params': params, **state.mutable},
             images,
             train=True,

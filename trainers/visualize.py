@@ -44,7 +44,9 @@ def visualize(
     images = np.stack([experiment.eval_geometry(e['image'], rng) for e in examples])
 
     inputs = experiment.data.preprocess(jnp.asarray(images))
-    logits, maps = jax.device_get(apply_with_maps(experiment.model, state.variables, inputs))
+    logits, maps = jax.device_get(
+        apply_with_maps(experiment.model.clone(scan=False), state.variables, inputs)
+    )
     if not maps:
         spec = experiment.model_settings['spec']
         raise UserError(f'{spec} has no TokenLearner whose maps to draw; use a spec with -SatK')
