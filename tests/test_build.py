@@ -33,7 +33,7 @@ def closed_form(spec: Spec, resolution: int, classes: int = 1000) -> int:
     block = 4 * (c * c + c) + 2 * c * m + m + c + 4 * c
     learner = 9 * (c * s + 3 * s * s) + 2 * c
     fuser = s * s + s + c * s + s
-    repeats = spec.layers - spec.at if spec.fuser else 1
+    repeats = spec.layers - spec.at[0] if spec.fuser else 1
     total = 3 * spec.patch**2 * c + c + side * side * c + spec.layers * block
     total += repeats * learner if s else 0
     total += repeats * fuser if spec.fuser else 0
@@ -55,7 +55,9 @@ def test_every_size_has_a_count():
 
 
 def test_specs():
-    assert parse_spec('L/16+11-16at12-fuser') == Spec('L', 16, 11, 16, 12, True)
+    assert parse_spec('L/16+11-16at12-fuser') == Spec('L', 16, 11, 16, None, (12,), True)
+    assert parse_spec('L/16-pool2at9at18') == Spec('L', 16, pool=2, at=(9, 18))
+    assert parse_spec('mini/4-8at1at3').at == (1, 3)
     assert parse_spec('L/16+11-16at34').layers == 35
     assert parse_spec('mini/4') == Spec('mini', 4)
 
@@ -72,11 +74,21 @@ def test_specs():
         ('B/16-0at6', 'asks for 0 tokens'),
         ('B/0', 'a patch of 0 pixels'),
         ('B/16-fuser', 'no tokens to fuse'),
+        ('B/16-pool2at6-fuser', 'a fuser after spatial pooling, which keeps a grid'),
+        ('B/16-pool0at6', 'pools to a 0x0 grid'),
+        ('B/16-pool2at9at12', 'use 0 to 11'),
+        ('B/16-pool2at9at9', 'write each once, rising'),
+        ('B/16-8at6at3', 'write each once, rising'),
+        ('B/16-8at6at9-fuser', 'name its first block only'),
+        ('B/16-pool2', 'write SIZE/PATCH'),
     ],
 )
 def test_bad_specs_are_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         parse_spec(spec)
+
+
+FUSER = {'spec': 'mini/4-8at2-fuser'}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +105,19 @@ def test_bad_specs_are_refused(spec, message):
         ({'representation': 0}, ValueError, 'representation=0 is too small'),
         ({'dropout': 1.0}, ValueError, 'dropout=1.0 is no rate'),
         ({'mix_scope': 'clip'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
+        ({'tokenizer': 'slots'}, ValueError, 'use one of token_learner, grid, dense'),
+        ({'fuser': 'glue'}, ValueError, 'use one of token_fuser, unpool, reprojection'),
+        ({'fuser': 'unpool'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
+        ({'spec': 'mini/4', 'tokenizer': 'grid'}, ValueError, 'does nothing to mini/4; add -SatK'),
+        ({'spec': 'mini/4-pool2at2', 'version': 'v1.1'}, ValueError, 'does nothing to mini/4-pool'),
+        ({'tokenizer': 'grid', 'version': 'v1.1'}, ValueError, "to tokenizer='grid'; use token_l"),
+        ({'spec': 'mini/4-8at1at2'}, ValueError, 'makes tokens of a grid once, not at 2 places'),
+        ({**FUSER, 'fuser': 'unpool', 'tokenizer': 'dense'}, ValueError, 'no maps to unpool with'),
+        ({**FUSER, 'fuser': 'unpool', 'beta': 'mlp'}, ValueError, "to fuser='unpool'; use token_f"),
+        ({**FUSER, 'tokenizer': 'merge'}, ValueError, 'merged tokens are not fused back'),
+        ({'tokenizer': 'merge', 'attention': 'flash'}, ValueError, "use 'auto' or 'xla'"),
+        ({'attention': 'fast'}, ValueError, 'use one of auto, xla, cudnn, flash'),
+        ({'remat': 'some'}, ValueError, 'use one of none, full, dots'),
         ({'spec': 'mini/4', 'pooling': 'mean'}, ValueError, 'add -SatK or leave it out'),
         ({'poolng': 'sum'}, ValueError, 'poolng is not a known key; did you mean pooling'),
         ({'num_classes': 3}, ValueError, 'num_classes is not a known key'),

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from token_learner.build import build_model
+from token_learner.counting import Cost, count
 from trainers.evaluators import Metrics
 from trainers.experiment import Experiment
 
@@ -24,7 +25,7 @@ def make_results(
     experiment: Experiment, split: str, metrics: Metrics, examples_per_s: float | None
 ) -> Results:
     """Puts the results of a run together; `split` is that of the first evaluator."""
-    params = experiment.abstract_variables()['params']
+    cost = count_image(experiment)
     return {
         'spec': experiment.model_settings['spec'],
         'model': dict(experiment.model_settings),
@@ -36,20 +37,16 @@ def make_results(
         'batch_size': experiment.batch_size,
         'steps': experiment.total_steps,
         'metrics': {name: metric._asdict() for name, metric in metrics.items()},
-        'params': sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params)),
-        'gflops': count_gflops(experiment),
+        'params': cost.params,
+        'gflops': cost.gflops,
         'examples_per_s': examples_per_s,
     }
 
 
-def count_gflops(experiment: Experiment) -> float:
-    """GFLOPs of one image through the model, as the paper's ViT tables count them.
-
-    Half of XLA's count for the program before optimisation: a multiply-add is 1, another
-    elementwise operation 1/2, batch 1.
-    """
-    variables = experiment.abstract_variables()
+def count_image(experiment: Experiment) -> Cost:
+    """Parameters and operations for one image, see `token_learner.counting`."""
+    model = build_model(
+        {**experiment.model_settings, 'attention': 'xla'}, len(experiment.data.dataset.label_names)
+    )
     images = jax.ShapeDtypeStruct((1, *experiment.data.image_shape), jnp.float32)
-    lowered = jax.jit(experiment.model.clone(scan=False).apply).lower(variables, images)
-    analysis: Any = lowered.cost_analysis()
-    return analysis['flops'] / 2e9
+    return count(model, images)['']

@@ -1,0 +1,193 @@
+"""Every table of the paper, with our counts beside the printed ones.
+
+    python -m benchmarks.paper_tables [--table 2] [--json FILE] [--workdirs DIR...]
+
+Prints Markdown; `docs/paper_tables.md` is this program's output. The counts come from traces of
+the models (`token_learner.counting`). Accuracies are the paper's; one of ours stands beside them
+where a folder below DIR holds a finished run (results.json) of the same model settings on the same
+dataset, split and resolution, with the number of examples.
+"""
+
+import argparse
+import functools
+import inspect
+import json
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.paper import TABLES, Row, Table
+from token_learner.build import build_model, build_vit
+from token_learner.counting import Cost, count
+
+CLASSES = 1000
+DATASET, SPLIT = 'imagenet2012', 'validation'
+MARKED = 1.0  # percent
+ACCURACIES = {'top1': 'top-1', 'real': 'ReaL'}
+
+# Settings that change how fast a model computes and not what.
+SPEED = ('dtype', 'attention', 'remat', 'scan', 'dropout')
+
+Results = dict[str, Any]
+
+
+@functools.cache
+def count_model(spec: str, resolution: int, settings: tuple[tuple[str, str], ...]) -> Cost:
+    """Counts one image. Equal layers are traced once."""
+    model = build_model({'spec': spec, **dict(settings), 'attention': 'xla', 'scan': True}, CLASSES)
+    images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+    return count(model, images)['']
+
+
+def deviation(ours: float, printed: str) -> float:
+    """In percent of the printed figure."""
+    return 100 * (ours / float(printed) - 1)
+
+
+def digits(ours: float, printed: str) -> str:
+    """Whether ours, with as many digits as are printed, is the printed figure."""
+    unit = Decimal(printed).as_tuple().exponent
+    step = Decimal(1).scaleb(int(unit))
+    exact = Decimal(repr(ours))
+    if exact.quantize(step, ROUND_HALF_UP) == Decimal(printed):
+        return 'equal'
+    return 'cut off' if (exact // step) * step == Decimal(printed) else 'differ'
+
+
+def find_results(folders: list[Path]) -> dict[Path, Results]:
+    """The results of all finished runs below some folders."""
+    files = sorted({file for folder in folders for file in folder.rglob('results.json')})
+    return {file.parent: json.loads(file.read_text()) for file in files}
+
+
+def model_key(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes a model, the defaults filled in."""
+    parameters = inspect.signature(build_vit).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {k: v for k, v in {**defaults, **settings}.items() if k not in SPEED}
+
+
+def is_run_of(row: Row, results: Results) -> bool:
+    """Whether a run trained the row's model on the row's data."""
+    return (
+        row.spec is not None
+        and bool(row.paper)
+        and (results['dataset'], results['split']) == (DATASET, SPLIT)
+        and results['resolution'] == row.resolution
+        and model_key(results['model']) == model_key({'spec': row.spec, **row.settings})
+    )
+
+
+def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
+    """A row of the JSON output."""
+    ours: dict[str, float | int] = {}
+    if row.spec is not None:
+        cost = count_model(row.spec, row.resolution, tuple(row.settings.items()))
+        ours = {
+            'params': cost.params,
+            'params_m': cost.params / 1e6,
+            'gflops': cost.gflops,
+            'macs': cost.macs,
+        }
+    compared = [key for key in ('gflops', 'params_m') if key in row.paper and key in ours]
+    metric = f'{DATASET}/{SPLIT}/top1'
+    return {
+        'row': row.name,
+        'spec': row.spec,
+        'settings': row.settings,
+        'resolution': row.resolution,
+        'config': row.config,
+        'paper': row.paper,
+        'ours': ours,
+        'deviation_percent': {key: deviation(ours[key], row.paper[key]) for key in compared},
+        'digits': {key: digits(ours[key], row.paper[key]) for key in compared},
+        'explanation': row.note,
+        'measured': [
+            {'workdir': str(path), 'top1': results['metrics'][metric]}
+            for path, results in runs.items()
+            if is_run_of(row, results)
+        ],
+    }
+
+
+def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
+    """A table as Markdown, its explanations below."""
+    printed = {key for row in rows for key in row['paper']}
+    notes = list(dict.fromkeys(row['explanation'] for row in rows if row['explanation']))
+    head = ['', 'spec', 'pixels']
+    for key, name in (('gflops', 'GFLOPs'), ('params_m', 'parameters, M')):
+        head += [f'{name}, paper', 'ours', 'deviation', 'digits'] if key in printed else [name]
+    head += [f'{name}, paper' for key, name in ACCURACIES.items() if key in printed]
+    head += ['top-1 measured here', 'config'] if printed else []
+    lines = [f'## {table.title}\n', _line(head), f'|{"---|" * len(head)}']
+    for row in rows:
+        note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
+        cells = [row['row'] + note, _spec(row), str(row['resolution'])]
+        for key in ('gflops', 'params_m'):
+            ours = f'{row["ours"][key]:.3f}' if row['ours'] else '-'
+            change, same = row['deviation_percent'].get(key), row['digits'].get(key, '-')
+            paper = [row['paper'].get(key, '-'), ours, _percent(change), same]
+            cells += paper if key in printed else [ours]
+        cells += [row['paper'].get(key, '-') for key in ACCURACIES if key in printed]
+        cells += [_measured(row), row['config'] or '-'] if printed else []
+        lines.append(_line(cells))
+    return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
+
+
+def _line(cells: list[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _spec(row: dict[str, Any]) -> str:
+    settings = ''.join(f', `{k}={v}`' for k, v in row['settings'].items())
+    return f'`{row["spec"]}`{settings}' if row['spec'] else '-'
+
+
+def _percent(change: float | None) -> str:
+    if change is None:
+        return '-'
+    return f'**{change:+z.2f} %**' if abs(change) > MARKED else f'{change:+z.3f} %'
+
+
+def _measured(row: dict[str, Any]) -> str:
+    runs = [f'{100 * m["top1"]["value"]:.2f} of {m["top1"]["n"]:,}' for m in row['measured']]
+    return '; '.join(runs) or 'not run'
+
+
+INTRODUCTION = f"""# The paper's tables
+
+Output of `python -m benchmarks.paper_tables`. GFLOPs are counted as the paper's ViT tables count
+them (`token_learner/counting.py`): half of XLA's FLOPs before optimisation, one image, no class
+token, {CLASSES:,} classes. All TokenLearner rows are v1.0 with sum pooling, which the two decimals
+of Table 4 decide. "digits" says whether our figure, rounded to the printed digits, is the printed
+one; deviations of more than {MARKED:g} % are bold. Accuracies are the paper's, in percent.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--table', choices=[*TABLES], help='one table or figure; all by default')
+    parser.add_argument('--json', type=Path, help='write the rows to this file as well')
+    parser.add_argument('--workdirs', type=Path, nargs='+', default=[], help='folders of runs')
+    args = parser.parse_args()
+    for folder in args.workdirs:
+        if not folder.is_dir():
+            parser.error(f'--workdirs {folder} is no folder; name the folder of your runs')
+    runs = find_results(args.workdirs)
+    names = [args.table] if args.table else [*TABLES]
+    tables = {name: [describe(row, runs) for row in TABLES[name].rows] for name in names}
+    print(INTRODUCTION)
+    for name, rows in tables.items():
+        print(format_table(TABLES[name], rows))
+    used = {m['workdir'] for rows in tables.values() for row in rows for m in row['measured']}
+    for path in sorted({*map(str, runs)} - used):
+        print(f'{path} holds a finished run that is none of these rows.')
+    if args.json:
+        args.json.write_text(json.dumps(tables, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

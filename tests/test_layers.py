@@ -1,0 +1,131 @@
+"""Options that change how fast a model computes, and not what."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from token_learner import build_model, count, stack_layers, unstack_layers
+from token_learner.maps import apply_with_maps
+
+IMAGES = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+SPECS = {
+    'mini/4': {},
+    'mini/4-8at2': {},
+    'mini/4-8at1-fuser': {},
+    'mini/4-8at2-fuser': {'fuser': 'unpool'},
+    'mini/4-16at1at2': {'tokenizer': 'merge'},
+    'mini/4-pool2at1at3': {},
+}
+
+
+def build(spec, **options):
+    return build_model({'spec': spec, **SPECS[spec], **options}, 5)
+
+
+@functools.cache
+def reference(spec):
+    """Parameters, all of them at work, and the outputs and gradients of the plain model."""
+    model = build(spec, attention='xla')
+    params = jax.jit(model.init)(jax.random.key(1), IMAGES)['params']
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    scale = 1 / 16 if 'unpool' in SPECS[spec].values() else 1 / 8
+    leaves = [p + scale * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    params = jax.tree.unflatten(tree, leaves)
+    return params, run(model, params)
+
+
+def run(model, params):
+    def loss(params):
+        variables = {'params': params}
+        if model.scan:
+            variables = stack_layers(variables, model)
+        logits = model.apply(variables, IMAGES)
+        return (logits**2).mean(), logits
+
+    (_, logits), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return {'logits': logits, 'grads': grads}
+
+
+def assert_close(ours, expected, rtol=2e-5):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True
+    ):
+        scale = np.abs(b).max() + 1e-3
+        assert np.abs(a - b).max() <= rtol * scale, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize(
+    'options',
+    [{'remat': 'full'}, {'remat': 'dots'}, {'scan': True}, {'scan': True, 'remat': 'full'}],
+    ids=str,
+)
+def test_remat_and_scan_change_neither_outputs_nor_gradients(spec, options):
+    params, expected = reference(spec)
+    assert_close(run(build(spec, **options), params), expected)
+
+
+@pytest.mark.parametrize('spec', SPECS)
+def test_bfloat16_is_close(spec):
+    params, expected = reference(spec)
+    ours = run(build(spec, dtype='bfloat16'), params)
+    assert {x.dtype for x in jax.tree.leaves(ours['grads'])} == {jnp.dtype('float32')}
+    if 'merge' not in SPECS[spec].values():  # where other tokens may be the most similar
+        error = np.abs(ours['logits'].astype(jnp.float32) - expected['logits']).max()
+        assert error < 0.1 * np.abs(expected['logits']).max()
+
+
+@pytest.mark.parametrize('spec', SPECS)
+def test_stacking_is_undone_without_loss(spec):
+    params, _ = reference(spec)
+    model = build(spec, scan=True)
+    stacked = stack_layers({'params': params}, model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)['params']
+    assert jax.tree.map(jnp.shape, stacked['params']) == jax.tree.map(jnp.shape, shapes)
+    back = unstack_layers(stacked)
+    assert jax.tree.structure(back) == jax.tree.structure({'params': params})
+    jax.tree.map(np.testing.assert_array_equal, back, {'params': params})
+
+
+def test_maps_of_a_scanned_model_are_those_of_the_plain_one():
+    spec = 'mini/4-8at1-fuser'
+    params, _ = reference(spec)
+    _, expected = apply_with_maps(build(spec), {'params': params}, IMAGES)
+    model = build(spec, scan=True)
+    stacked = stack_layers({'params': params}, model)
+    _, sown = model.apply(stacked, IMAGES, mutable='intermediates')
+    sown = unstack_layers(sown)['intermediates']['encoder']
+    for layer, maps in expected.items():
+        np.testing.assert_allclose(sown[f'tokenizer_{layer}']['maps'][0], maps, atol=1e-5)
+
+
+def saved_bytes(model, params):
+    """What the forward pass keeps for the backward pass."""
+    _, backward = jax.eval_shape(
+        lambda p: jax.vjp(lambda p: model.apply({'params': p}, IMAGES).sum(), p), params
+    )
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
+
+
+def test_remat_keeps_less_for_the_backward_pass():
+    params, _ = reference('mini/4-8at1-fuser')
+    none, dots, full = (
+        saved_bytes(build('mini/4-8at1-fuser', remat=remat), params)
+        for remat in ('none', 'dots', 'full')
+    )
+    assert full < dots < none
+    assert full < 0.5 * none
+
+
+def test_scan_traces_equal_layers_once():
+    def equations(**options):
+        model = build('mini/4', **options)
+        variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+        return len(jax.make_jaxpr(model.apply)(variables, IMAGES).eqns)
+
+    assert equations(scan=True) < equations() / 2
+    assert count(build('mini/4', scan=True), IMAGES)[''] == count(build('mini/4'), IMAGES)['']
