@@ -5,7 +5,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
-from token_learner.attention import Attention, dot_product_attention
+from token_learner.attention import Attention, _over_mesh, dot_product_attention
 
 
 def qkv(b=2, n=5, m=7, k=2, d=8):
@@ -61,13 +61,35 @@ def test_the_tpu_kernel_gives_the_same_outputs_and_gradients(n, m):
 
 
 def test_the_kernel_is_cut_over_batch_and_heads():
-    mesh = jax.make_mesh((2, 2, 2), ('data', 'fsdp', 'tensor'), (AxisType.Auto,) * 3)
+    mesh = jax.make_mesh(
+        (1, 1, 2), ('data', 'fsdp', 'tensor'), (AxisType.Auto,) * 3, devices=jax.devices()[:2]
+    )
     args = qkv(4, 100, 100, 2, 16)
     with jax.set_mesh(mesh), pltpu.force_tpu_interpret_mode():
         out = jax.jit(lambda *a: dot_product_attention(*a, implementation='flash'))(*args)
     np.testing.assert_allclose(out, by_hand(*args), atol=1e-5)
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match='cannot be cut'):
-        jax.eval_shape(lambda *a: dot_product_attention(*a, implementation='flash'), *qkv(3))
+
+
+def test_a_mesh_cuts_batch_and_heads():
+    """With attention in place of a kernel, since the interpreter waits for ever on 8 devices."""
+    mesh = jax.make_mesh((2, 2, 2), ('data', 'fsdp', 'tensor'), (AxisType.Auto,) * 3)
+    args = qkv(4, 6, 6, 2, 16)
+
+    def cut(*args):
+        shapes = []
+
+        def kernel(*args):
+            shapes.append(args[0].shape)
+            return dot_product_attention(*args, implementation='xla')
+
+        return _over_mesh(kernel, *args), shapes
+
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(jax.jit(lambda *a: cut(*a)[0])(*args), by_hand(*args), atol=1e-5)
+        assert jax.eval_shape(lambda *a: cut(*a)[0], *args).shape == args[0].shape
+        assert cut(*args)[1] == [(1, 6, 1, 16)]
+        with pytest.raises(ValueError, match='a batch of 3 and 2 heads cannot be cut into the 4'):
+            dot_product_attention(*qkv(3), implementation='flash')
 
 
 def test_what_an_implementation_cannot_do_is_refused():

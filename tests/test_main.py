@@ -151,6 +151,7 @@ def test_the_picture_is_drawn(finished):
         (('--config.model.spec=B16',), 'SIZE/PATCH[+EXTRA][-SatK][-fuser]'),
         (('--config.model.spec=mini/4-8at7',), 'use 0 to 3'),
         (('--config.model.spec=mini/29',), 'patch 29x29 is larger than the image 28x28'),
+        (('--config.model.spec=mini/4-pool2at1',), 'windows do not take a 7x7 grid to 2x2'),
         (('--config.model.spec=mini/4-0at1',), 'asks for 0 tokens'),
         (('--workdir=/proc/nowhere',), 'cannot be written'),
         (('--mode=eval', '--workdir=EMPTY'), 'holds no checkpoint; train first'),

@@ -54,6 +54,14 @@ def test_eight_devices_give_the_loss_curve_of_one():
         np.testing.assert_allclose(many, one, rtol=1e-5)
 
 
+def test_scan_and_remat_train_as_plain_layers_do():
+    plain, expected = losses(on(make(), 2), 10)
+    for options in ({'model.scan': True}, {'model.scan': True, 'model.remat': 'dots'}):
+        curve, state = losses(on(make(**options), 2), 10)
+        np.testing.assert_allclose(curve, plain, rtol=1e-5)
+        assert jax.tree.structure(state) == jax.tree.structure(expected)
+
+
 def test_fsdp_shards_the_largest_axis_and_the_optimizer_state_with_it():
     state = abstract_state(on(make(), 1, 8))
     specs = {

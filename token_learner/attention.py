@@ -1,5 +1,6 @@
 """Multi-head attention and its implementations."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -57,7 +58,9 @@ def dot_product_attention(
 
 
 def _choose(query: Array, key: Array) -> str:
-    backend = jax.default_backend()
+    backend, (b, _, k, _), parts = jax.default_backend(), query.shape, _mesh_parts()
+    if b % parts[0] or k % parts[1]:
+        return 'xla'
     if backend == 'gpu' and query.dtype in (jnp.float16, jnp.bfloat16):
         return 'cudnn'
     if backend == 'tpu' and min(query.shape[1], key.shape[1]) >= _FLASH_FROM:
@@ -136,12 +139,23 @@ def _over_mesh(kernel: Callable[..., Array], *args: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return kernel(*args)
+    parts, (b, _, k, _) = _mesh_parts(), args[0].shape
+    if b % parts[0] or k % parts[1]:
+        raise ValueError(
+            f'a batch of {b} and {k} heads cannot be cut into the {parts[0]} and {parts[1]} parts '
+            "of the mesh, as a kernel needs; use multiples, or attention='xla'"
+        )
     batch = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-    heads = HEAD_AXIS if HEAD_AXIS in mesh.shape else None
-    spec = PartitionSpec(batch, None, heads, None)
+    spec = PartitionSpec(batch, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
     return jax.shard_map(
         kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
     )(*args)
+
+
+def _mesh_parts() -> tuple[int, int]:
+    """How many parts of a batch and of the heads the mesh has."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape.get(axis, 1) for axis in BATCH_AXES), shape.get(HEAD_AXIS, 1)
 
 
 class Attention(nn.Module):

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from token_learner.attention import IMPLEMENTATIONS
 from token_learner.checks import check_choice, check_keys
 from token_learner.dense import DenseTokens, PooledDenseTokens
-from token_learner.encoder import Factory
+from token_learner.encoder import REMAT, Factory
 from token_learner.fuser import TokenFuser
 from token_learner.merging import TokenMerging
 from token_learner.pooling import GridSplit, SpatialPooling
@@ -94,6 +95,8 @@ def build_vit(
         raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
     check_choice('tokenizer', tokenizer, TOKENIZERS)
     check_choice('fuser', fuser, FUSERS)
+    check_choice('attention', attention, IMPLEMENTATIONS)
+    check_choice('remat', remat, tuple(REMAT))
     learner = {'version': version, 'pooling': pooling, 'activation': activation}
     mixing = {
         'mix_scope': mix_scope,

@@ -93,8 +93,8 @@ def count(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, Cost]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get('params', {})):
         names = [key.key for key in path[:-1]]
         _add(costs, names, Cost(params=int(np.prod(leaf.shape))))
-    for names, cost in _operations(program.jaxpr, ()):
-        _add(costs, names[1:], cost)  # the first is the model's own
+    for scopes, cost in _operations(program.jaxpr, ()):
+        _add(costs, scopes[1:], cost)  # the first is the model's own
     return dict(costs)
 
 

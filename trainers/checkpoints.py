@@ -13,7 +13,7 @@ from trainers.experiment import Experiment
 from trainers.state import TrainState, abstract_state
 
 # Keys of `config.model` that may change between training and use.
-FREE = ('dtype', 'dropout')
+FREE = ('dtype', 'dropout', 'attention', 'remat', 'scan')
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         raise UserError('several processes are for later; start one')
     keep_freed_memory()
     experiment = make_experiment(config)
-    check_patches(experiment)
+    check_model(experiment)
     evaluators = make_evaluators(experiment)
     folder = Path(workdir)
     if mode == 'train':
@@ -48,15 +48,17 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         visualize(experiment, evaluators, folder)
 
 
-def check_patches(experiment: Experiment) -> None:
-    """Says which pixels the patches leave out.
+def check_model(experiment: Experiment) -> None:
+    """Traces the model, and says which pixels the patches leave out.
 
     Raises:
-        UserError: if a patch is larger than the image.
+        UserError: if the model does not go with the size of the images: a patch that is larger,
+            or a grid of patches that a reduction does not divide.
     """
     size, patch = experiment.data.image_shape[:2], experiment.model.patch
     try:
         grid = patch_grid(size, patch)
+        experiment.abstract_variables()
     except ValueError as error:
         raise UserError(f'config.model.spec: {error}') from error
     rest = [n - g * p for n, g, p in zip(size, grid, patch, strict=True)]
