@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from token_learner import build_model, count, stack_layers, unstack_layers
@@ -32,7 +33,7 @@ def reference(spec):
     params = jax.jit(model.init)(jax.random.key(1), IMAGES)['params']
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
-    scale = 1 / 16 if 'unpool' in SPECS[spec].values() else 1 / 8
+    scale = 1 / 32 if spec.endswith('fuser') else 1 / 8  # larger ones are ill-conditioned
     leaves = [p + scale * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
     params = jax.tree.unflatten(tree, leaves)
     return params, run(model, params)
@@ -74,9 +75,13 @@ def test_bfloat16_is_close(spec):
     params, expected = reference(spec)
     ours = run(build(spec, dtype='bfloat16'), params)
     assert {x.dtype for x in jax.tree.leaves(ours['grads'])} == {jnp.dtype('float32')}
-    if 'merge' not in SPECS[spec].values():  # where other tokens may be the most similar
-        error = np.abs(ours['logits'].astype(jnp.float32) - expected['logits']).max()
-        assert error < 0.1 * np.abs(expected['logits']).max()
+    if 'merge' in SPECS[spec].values():
+        return  # other tokens may be the most similar
+    error = np.abs(ours['logits'].astype(jnp.float32) - expected['logits']).max()
+    assert error < 0.05 * np.abs(expected['logits']).max()
+    norm = optax.tree.norm
+    difference = jax.tree.map(lambda a, b: a - b, ours['grads'], expected['grads'])
+    assert norm(difference) < 0.1 * norm(expected['grads'])
 
 
 @pytest.mark.parametrize('spec', SPECS)
