@@ -36,10 +36,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table or a figure."""
+    """A table or a figure.
+
+    Attributes:
+        title: its number and content.
+        rows: in the paper's order.
+        few_shot: whether its accuracies are few-shot ones, which our runs do not measure.
+    """
 
     title: str
     rows: tuple[Row, ...]
+    few_shot: bool = False
 
 
 _SLIP_B16 = (
@@ -262,6 +269,7 @@ TABLES = MappingProxyType(
                 Row('0.5', 'B/16-8at6', 224),
                 Row('0.75', 'B/16-8at9', 224),
             ),
+            few_shot=True,
         ),
         'fig6': Table(
             'Figure 6: few-shot models, at 224 (neither values nor the list of models are printed)',
@@ -280,6 +288,7 @@ TABLES = MappingProxyType(
                 Row('16-TokenLearner B/16 (21)', 'B/16+9-16at10', 224),
                 Row('16-TokenLearner L/16', 'L/16-16at12', 224),
             ),
+            few_shot=True,
         ),
         'fig7': Table(
             'Figure 7: alternatives to TokenFuser in B/16, at 384 (values not printed)',
@@ -305,6 +314,7 @@ TABLES = MappingProxyType(
                 Row('L/14, 16-TL at 6', 'L/14-16at6', 224),
                 Row('L/14, 16-TL at 12', 'L/14-16at12', 224),
             ),
+            few_shot=True,
         ),
     }
 )

@@ -20,16 +20,16 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.paper import TABLES, Row, Table
-from token_learner.build import build_model, build_vit
+from token_learner.build import RUNTIME_SETTINGS, build_model, build_vit
 from token_learner.counting import Cost, count
+from token_learner.spec import parse_spec
 
 CLASSES = 1000
 DATASET, SPLIT = 'imagenet2012', 'validation'
+METRIC = f'{DATASET}/{SPLIT}/top1'
+READ = ('model', 'dataset', 'split', 'resolution', 'metrics')
 MARKED = 1.0  # percent
 ACCURACIES = {'top1': 'top-1', 'real': 'ReaL'}
-
-# Settings that change how fast a model computes and not what.
-SPEED = ('dtype', 'attention', 'remat', 'scan', 'dropout')
 
 Results = dict[str, Any]
 
@@ -58,31 +58,48 @@ def digits(ours: float, printed: str) -> str:
 
 
 def find_results(folders: list[Path]) -> dict[Path, Results]:
-    """The results of all finished runs below some folders."""
-    files = sorted({file for folder in folders for file in folder.rglob('results.json')})
-    return {file.parent: json.loads(file.read_text()) for file in files}
+    """The results of all finished runs below some folders.
+
+    Raises:
+        ValueError: if a folder does not exist or a file cannot be read.
+    """
+    found = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f'{folder} is no folder; name the folder of your runs')
+        for file in sorted(folder.rglob('results.json')):
+            try:
+                results = json.loads(file.read_text())
+                model_key(results['model'])
+                found[file.parent] = {key: results[key] for key in READ}
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f'{file} is no results file of ours ({error}); move it') from error
+    return found
 
 
 def model_key(settings: dict[str, Any]) -> dict[str, Any]:
-    """What makes a model, the defaults filled in."""
+    """What makes a model: the spec parsed, defaults filled in, two names of one thing made one."""
     parameters = inspect.signature(build_vit).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return {k: v for k, v in {**defaults, **settings}.items() if k not in SPEED}
+    key = {k: v for k, v in {**defaults, **settings}.items() if k not in RUNTIME_SETTINGS}
+    if key['activation'] == {'v1.0': 'sigmoid', 'v1.1': 'softmax'}.get(key['version']):
+        key['activation'] = None
+    return {**key, 'spec': parse_spec(key['spec'])}
 
 
 def is_run_of(row: Row, results: Results) -> bool:
-    """Whether a run trained the row's model on the row's data."""
+    """Whether a run trained the row's model on the row's data, and measured its accuracy."""
     return (
         row.spec is not None
-        and bool(row.paper)
         and (results['dataset'], results['split']) == (DATASET, SPLIT)
         and results['resolution'] == row.resolution
+        and METRIC in results['metrics']
         and model_key(results['model']) == model_key({'spec': row.spec, **row.settings})
     )
 
 
 def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
-    """A row of the JSON output."""
+    """A row of the JSON output, with the runs that measured it."""
     ours: dict[str, float | int] = {}
     if row.spec is not None:
         cost = count_model(row.spec, row.resolution, tuple(row.settings.items()))
@@ -93,7 +110,6 @@ def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
             'macs': cost.macs,
         }
     compared = [key for key in ('gflops', 'params_m') if key in row.paper and key in ours]
-    metric = f'{DATASET}/{SPLIT}/top1'
     return {
         'row': row.name,
         'spec': row.spec,
@@ -106,7 +122,7 @@ def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
         'digits': {key: digits(ours[key], row.paper[key]) for key in compared},
         'explanation': row.note,
         'measured': [
-            {'workdir': str(path), 'top1': results['metrics'][metric]}
+            {'workdir': str(path), 'top1': results['metrics'][METRIC]}
             for path, results in runs.items()
             if is_run_of(row, results)
         ],
@@ -121,7 +137,7 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
     for key, name in (('gflops', 'GFLOPs'), ('params_m', 'parameters, M')):
         head += [f'{name}, paper', 'ours', 'deviation', 'digits'] if key in printed else [name]
     head += [f'{name}, paper' for key, name in ACCURACIES.items() if key in printed]
-    head += ['top-1 measured here', 'config'] if printed else []
+    head += [] if table.few_shot else ['top-1 measured here', 'config']
     lines = [f'## {table.title}\n', _line(head), f'|{"---|" * len(head)}']
     for row in rows:
         note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
@@ -132,7 +148,7 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
             paper = [row['paper'].get(key, '-'), ours, _percent(change), same]
             cells += paper if key in printed else [ours]
         cells += [row['paper'].get(key, '-') for key in ACCURACIES if key in printed]
-        cells += [_measured(row), row['config'] or '-'] if printed else []
+        cells += [] if table.few_shot else [_measured(row), row['config'] or '-']
         lines.append(_line(cells))
     return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
 
@@ -173,12 +189,17 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the rows to this file as well')
     parser.add_argument('--workdirs', type=Path, nargs='+', default=[], help='folders of runs')
     args = parser.parse_args()
-    for folder in args.workdirs:
-        if not folder.is_dir():
-            parser.error(f'--workdirs {folder} is no folder; name the folder of your runs')
-    runs = find_results(args.workdirs)
+    try:
+        runs = find_results(args.workdirs)
+        if args.json:
+            args.json.touch()
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     names = [args.table] if args.table else [*TABLES]
-    tables = {name: [describe(row, runs) for row in TABLES[name].rows] for name in names}
+    tables = {
+        name: [describe(row, {} if TABLES[name].few_shot else runs) for row in TABLES[name].rows]
+        for name in names
+    }
     print(INTRODUCTION)
     for name, rows in tables.items():
         print(format_table(TABLES[name], rows))

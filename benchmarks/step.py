@@ -1,10 +1,12 @@
 """Times models against each other, in turn in one process, and against the machine.
 
     python -m benchmarks.step --spec S/16 --vs S/16-8at6 S/16-8at6-fuser [--res 224] [--batch 8]
-        [--dtype float32] [--modes train forward] [--set attention=xla] [--json FILE]
+        [--dtype float32] [--modes train forward] [--json FILE]
 
+A spec may be followed by settings of `config.model`: S/16-8at6:tokenizer=merge,scan=true.
 `train` is forward, backward and AdamW with the state donated; `forward` is inference. A time is the
-median over the rounds; each round runs a matrix product of the same type and then every model.
+median over the rounds; each round runs a matrix product of the same type and precision and then
+every model.
 Achieved FLOP/s are 2 a multiply-add of the model (`token_learner.counting`), three times that for
 a train step (backward counts twice), over the time; recomputation is not counted. The share is of
 the rate of the matrix product in the same run.
@@ -25,9 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs.common import default_model, parse_arg
 from token_learner.build import build_model
 from token_learner.counting import count
 from token_learner.layers import stack_layers
+from token_learner.vit import ViT
 from trainers.memory import keep_freed_memory
 
 CLASSES = 1000
@@ -36,7 +40,7 @@ SAMPLE = 0.2  # seconds that a timing takes at least
 Run = Callable[[], Any]
 
 
-def make_run(model: Any, images: jax.Array, mode: str) -> Run:
+def make_run(model: ViT, images: jax.Array, mode: str) -> Run:
     """A function that starts one step of a model and returns what to wait for."""
     plain = model.clone(scan=False)
     params = jax.jit(plain.init)(jax.random.key(0), images[:1])['params']
@@ -76,10 +80,25 @@ def make_run(model: Any, images: jax.Array, mode: str) -> Run:
 
 
 def make_product(dtype: str, side: int) -> Run:
-    """A square matrix product, the float32 ones without a faster type inside."""
+    """A square matrix product, in the precision of the models."""
     x = jax.random.normal(jax.random.key(0), (side, side), dtype)
-    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision='highest'))
+    product = jax.jit(jnp.matmul)
     return lambda: product(x, x)
+
+
+def parse_model(text: str, dtype: str, resolution: int) -> tuple[dict[str, Any], ViT]:
+    """The settings and the model of SPEC[:key=value,...].
+
+    Raises:
+        ValueError: if they cannot be used, or do not go with the resolution.
+    """
+    spec, _, arg = text.partition(':')
+    defaults = {k: v for k, v in default_model(spec).items() if v is not None}
+    settings = parse_arg(arg, **{**defaults, 'dtype': dtype}).to_dict()
+    model = build_model(settings, CLASSES)
+    image = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+    jax.eval_shape(model.init, jax.random.key(0), image)
+    return settings, model
 
 
 def measure(runs: list[Run], rounds: int) -> list[list[float]]:
@@ -105,18 +124,16 @@ def compare(args: argparse.Namespace, mode: str) -> dict[str, Any]:
     """Times all specs in one mode."""
     images = jax.random.normal(jax.random.key(1), (args.batch, args.res, args.res, 3))
     specs = [args.spec, *args.vs]
-    settings = dict(item.split('=', 1) for item in args.set)
-    options = {'dtype': args.dtype, **settings, 'scan': args.scan}
-    models = [build_model({'spec': spec, **options}, CLASSES) for spec in specs]
+    parsed = [parse_model(spec, args.dtype, args.res) for spec in specs]
     product = make_product(args.dtype, args.side)
-    runs = [product, *(make_run(model, images, mode) for model in models)]
+    runs = [product, *(make_run(model, images, mode) for _, model in parsed)]
     product_seconds, *seconds = measure(runs, args.rounds)
     rate = 2 * args.side**3 / statistics.median(product_seconds)
     base = statistics.median(seconds[0])
     rows = []
-    for spec, taken in zip(specs, seconds, strict=True):
-        model = build_model({'spec': spec, **options, 'attention': 'xla'}, CLASSES)
-        macs = count(model, images[:1])[''].macs
+    for spec, (settings, _), taken in zip(specs, parsed, seconds, strict=True):
+        countable = build_model({**settings, 'attention': 'xla'}, CLASSES)
+        macs = count(countable, images[:1])[''].macs
         flops = 2 * macs * args.batch * (3 if mode == 'train' else 1)
         median = statistics.median(taken)
         rows.append(
@@ -162,6 +179,7 @@ def print_mode(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as main.py does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--spec', default='S/16', help='the model to compare with')
     parser.add_argument('--vs', nargs='+', default=['S/16-8at6', 'S/16-8at6-fuser'])
@@ -169,13 +187,16 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--modes', nargs='+', default=['train'], choices=['train', 'forward'])
-    parser.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE', help='of all models')
-    parser.add_argument('--scan', action='store_true', help='equal layers as one compiled loop')
-    parser.add_argument('--side', type=int, default=2048, help='of the matrix product')
+    side = 2048 if jax.default_backend() == 'cpu' else 8192
+    parser.add_argument('--side', type=int, default=side, help='of the matrix product')
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
-    keep_freed_memory()  # as main.py does
+    try:
+        for spec in [args.spec, *args.vs]:
+            parse_model(spec, args.dtype, args.res)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
     device = jax.devices()[0]
     about = {
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -123,6 +123,16 @@ def test_modules_add_up_to_the_model():
     assert costs['encoder/tokenizer_2'].params == 64 * 2 + 9 * (64 * 8 + 3 * 64)
 
 
+def test_windows_count_as_in_xla():
+    class Pool(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.max_pool(nn.gelu(x, approximate=False), (2, 2), (2, 2))
+
+    flops = jax.jit(lambda x: Pool().apply({}, x)).lower(image(8)).cost_analysis()['flops']
+    assert count(Pool(), image(8))[''].elementwise == flops
+
+
 def test_what_cannot_be_counted_is_refused():
     class Loop(nn.Module):
         @nn.compact

@@ -96,6 +96,14 @@ def test_stacking_is_undone_without_loss(spec):
     jax.tree.map(np.testing.assert_array_equal, back, {'params': params})
 
 
+def test_a_layer_s_own_modules_may_be_named_like_layers():
+    model = build('mini/4-8at1-fuser', scan=True)
+    tree = {f'tokenizer_{i}': {'block_2': {'scale': jnp.ones(3) * i}} for i in (1, 2, 3)}
+    stacked = stack_layers(tree, model)
+    assert stacked['layers_1_4']['tokenizer']['block_2']['scale'].shape == (3, 3)
+    jax.tree.map(np.testing.assert_array_equal, unstack_layers(stacked), tree)
+
+
 def test_maps_of_a_scanned_model_are_those_of_the_plain_one():
     spec = 'mini/4-8at1-fuser'
     params, _ = reference(spec)
@@ -106,6 +114,22 @@ def test_maps_of_a_scanned_model_are_those_of_the_plain_one():
     sown = unstack_layers(sown)['intermediates']['encoder']
     for layer, maps in expected.items():
         np.testing.assert_allclose(sown[f'tokenizer_{layer}']['maps'][0], maps, atol=1e-5)
+
+
+def test_remat_repeats_the_dropout_of_the_forward_pass():
+    params, _ = reference('mini/4-8at2')
+
+    def run(**options):
+        model = build('mini/4-8at2', dropout=0.2, attention='xla', **options)
+
+        def loss(params):
+            key = {'dropout': jax.random.key(3)}
+            return (model.apply({'params': params}, IMAGES, train=True, rngs=key) ** 2).mean()
+
+        value, grads = jax.jit(jax.value_and_grad(loss))(params)
+        return {'loss': value, 'grads': grads}
+
+    assert_close(run(remat='full'), run())
 
 
 def saved_bytes(model, params):

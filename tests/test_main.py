@@ -148,11 +148,15 @@ def test_the_picture_is_drawn(finished):
     [
         (('--config.batch_sise=1',), 'batch_sise is not a known key; did you mean batch_size?'),
         (('--config.batch_size=many',), 'many'),
-        (('--config.model.spec=B16',), 'write SIZE/PATCH[+EXTRA][-SatK or -poolGatK[atK...]]'),
+        (
+            ('--config.model.spec=B16',),
+            '[-SatK[atK...] or -poolGatK[atK...]]',
+        ),
         (('--config.model.spec=mini/4-8at7',), 'use 0 to 3'),
         (('--config.model.spec=mini/29',), 'patch 29x29 is larger than the image 28x28'),
         (('--config.model.spec=mini/4-pool2at1',), 'windows do not take a 7x7 grid to 2x2'),
         (('--config.model.spec=mini/4-0at1',), 'asks for 0 tokens'),
+        (('--config.model.attention=flash',), 'does not run on a cpu'),
         (('--workdir=/proc/nowhere',), 'cannot be written'),
         (('--mode=eval', '--workdir=EMPTY'), 'holds no checkpoint; train first'),
         (('--config.total_steps=60',), 'past total_steps=60'),

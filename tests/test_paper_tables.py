@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.paper import TABLES
 from benchmarks.paper_tables import MARKED, count_model, describe, digits, find_results
-from token_learner import build_model
+from token_learner import build_model, parse_spec
 from token_learner.counting import count
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,7 @@ INEXACT = {
     ('5', 'L/10+11-16at18'),
     ('5', 'L/10+11-16at18-fuser'),
 }
+COLUMNS = ('top1', 'gflops', 'params_m')
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 
 
@@ -98,17 +99,43 @@ def test_every_row_builds_and_traces():
 
 @pytest.mark.skipif(not SHARED.exists(), reason='the reference tables are not here')
 def test_no_image_row_of_the_reference_is_missing():
+    def describe_spec(row):
+        spec = parse_spec(row.spec)
+        at = spec.at[0] if spec.tokens else None
+        return spec.size, spec.patch, row.resolution, spec.layers, at, spec.tokens, spec.fuser
+
     ours = {
-        (row.resolution, *(row.paper.get(k) for k in ('top1', 'gflops', 'params_m')))
+        (*(row.paper.get(k) and float(row.paper[k]) for k in COLUMNS), *describe_spec(row))
         for _, row in ROWS
+        if row.spec
     }
-    ours = {(r, *(None if x is None else float(x) for x in printed)) for r, *printed in ours}
     rows = json.loads((SHARED / 'paper_tables.json').read_text())['rows']
     rows = [row for row in rows if row.get('settings', {}).get('family') == 'vit']
     assert len(rows) == 34
     for row in rows:
-        printed = [row['paper'].get(k) for k in ('top1', 'gflops', 'params_m')]
-        assert (row['settings']['resolution'], *printed) in ours, row['row']
+        settings = row['settings']
+        keys = ('variant', 'patch', 'resolution', 'layers', 'tokenlearner_loc', 'num_tokens')
+        built = [settings.get(key) for key in keys]
+        printed = [row['paper'].get(k) for k in COLUMNS]
+        assert (*printed, *built, settings.get('fuser', False)) in ours, row['row']
+
+
+def test_the_specs_of_the_figures():
+    specs = {
+        name: ' '.join(row.spec for row in TABLES[name].rows) for name in TABLES if 'fig' in name
+    }
+    assert specs['fig4'] == 'B/16 B/16-8at0 B/16-8at3 B/16-8at6 B/16-8at9'
+    assert specs['fig7'] == 'B/16 B/16-8at6' + 3 * ' B/16-8at6-fuser'
+    assert [row.settings for row in TABLES['fig7'].rows[2:]] == [
+        {},
+        {'fuser': 'unpool'},
+        {'fuser': 'reprojection'},
+    ]
+    for place in (2, 3, 6, 12):
+        assert f'L/16-16at{place} ' in specs['fig11']
+    assert {row.resolution for name in specs for row in TABLES[name].rows if name != 'fig7'} == {
+        224
+    }
 
 
 def test_the_parameters_that_the_notes_name():
@@ -172,6 +199,15 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
     assert out.count('none of these rows') == 4
     (entry, *_) = json.loads((tmp_path / 't.json').read_text())['5']
     assert {'paper', 'ours', 'deviation_percent', 'explanation'} <= set(entry)
+
+
+def test_a_folder_or_file_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='is no folder'):
+        find_results([tmp_path / 'none'])
+    for text in ('{', '{}', json.dumps(results(model={'spec': 'B16'}))):
+        (tmp_path / 'results.json').write_text(text)
+        with pytest.raises(ValueError, match='is no results file of ours'):
+            find_results([tmp_path])
 
 
 def test_the_document_is_this_program_s_output():

@@ -1,5 +1,7 @@
 """The alternatives to TokenLearner and TokenFuser."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from token_learner import (
     TokenLearner,
     TokenMerging,
     Unpool,
+    ViT,
     build_model,
 )
 
@@ -44,6 +47,7 @@ def test_pooling_names_the_last_grid():
         (2, 2, (16, 16), 'windows at 2 places do not take a 16x16 grid to 2x2'),
         (4, 1, (8, 6), 'a 8x6 grid'),
         (9, 1, (8, 8), 'to 9x9'),
+        (8, 1, (8, 8), 'do not take a 8x8 grid to 8x8'),
     ],
 )
 def test_pooling_that_does_not_divide_is_refused(size, places, grid, message):
@@ -57,6 +61,7 @@ def test_a_grid_split_takes_the_means_of_equal_cells():
     assert maps.sum(-3).min() == maps.sum(-3).max() == 1
     unpooled = jnp.einsum('...shw,...hwc->...sc', maps, GRID) / 4
     np.testing.assert_allclose(tokens, unpooled, rtol=1e-5, atol=1e-6)
+    assert GridSplit(10)._layout(10, 10) == (2, 5)
     with pytest.raises(ValueError, match='a 4x8 grid does not split into 7 equal cells'):
         run(GridSplit(7), GRID)
 
@@ -150,6 +155,24 @@ def test_merging_equal_tokens_changes_nothing():
     expected = plain.apply(variables, image)
     assert jnp.abs(expected).max() > 0.1
     np.testing.assert_allclose(merged.apply(variables, image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_weighs_merged_tokens_also_behind_a_pooling():
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    pool = (1, functools.partial(SpatialPooling, 4))
+    shape = {'num_classes': 5, 'patch': (4, 4), 'width': 16, 'layers': 3, 'heads': 2, 'mlp_dim': 8}
+    plain = ViT(**shape, reductions=(pool,))
+    merged = ViT(**shape, reductions=(pool, (2, functools.partial(TokenMerging, 16))))
+    params = plain.init(jax.random.key(1), images)['params']
+    params['head']['kernel'] = jax.random.normal(jax.random.key(2), (16, 5))
+    expected = plain.apply({'params': params}, images)
+    np.testing.assert_allclose(merged.apply({'params': params}, images), expected, atol=1e-5)
+
+
+def test_a_fuser_needs_tokens_to_write_back():
+    encoder = Encoder(2, 2, 32, reductions=((1, lambda **k: SpatialPooling(2, **k)),), fuser=Unpool)
+    with pytest.raises(ValueError, match='SpatialPooling makes no tokens that a fuser writes back'):
+        encoder.init(jax.random.key(0), jnp.zeros((1, 16, 16)), (1, 4, 4))
 
 
 @pytest.mark.parametrize(

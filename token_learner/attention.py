@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from token_learner.checks import check_choice
 
 IMPLEMENTATIONS = ('auto', 'xla', 'cudnn', 'flash')
+CUDNN_TYPES = (jnp.dtype('float16'), jnp.dtype('bfloat16'))
 
 # Mesh axes by which kernels are cut: a batch by the first two, heads by the last.
 BATCH_AXES, HEAD_AXIS = ('data', 'fsdp'), 'tensor'
@@ -38,13 +39,14 @@ def dot_product_attention(
     - 'xla': written out below; the logits are in memory.
     - 'cudnn': the fused kernel of NVIDIA GPUs, for float16 and bfloat16.
     - 'flash': the fused kernel of TPUs, for sequences of any length.
-    - 'auto': on a GPU 'cudnn' where the type allows it, on a TPU 'flash' from 1,024 positions
-      on, otherwise 'xla'. It looks at the machine that traces the program.
+    - 'auto': 'cudnn' on an NVIDIA GPU from Ampere on where type and width allow it, 'flash' on a
+      TPU from 1,024 positions on, otherwise 'xla'. It looks at the machine that traces the
+      program.
 
-    The kernels take no bias: 'auto' is 'xla' then.
+    A bias is for 'xla', which 'auto' is then; the kernels are not given one here.
 
     Raises:
-        ValueError: if the implementation is unknown, or a kernel is asked for with a bias.
+        ValueError: if the implementation is unknown, or a kernel is asked for what it cannot do.
     """
     check_choice('attention', implementation, IMPLEMENTATIONS)
     if implementation == 'auto':
@@ -52,19 +54,26 @@ def dot_product_attention(
     if implementation == 'xla':
         return _xla(query, key, value, bias)
     if bias is not None:
-        raise ValueError(f"attention={implementation!r} takes no bias; use 'xla' or 'auto'")
+        raise ValueError(f"attention={implementation!r} is given no bias; use 'xla' or 'auto'")
+    if implementation == 'cudnn' and query.dtype not in CUDNN_TYPES:
+        raise ValueError(
+            f"attention='cudnn' computes in float16 or bfloat16, not in {query.dtype}; set the "
+            "model's dtype to one of them, or use 'xla'"
+        )
     kernel = _flash if implementation == 'flash' else _cudnn
     return _over_mesh(kernel, query, key, value)
 
 
 def _choose(query: Array, key: Array) -> str:
-    backend, (b, _, k, _), parts = jax.default_backend(), query.shape, _mesh_parts()
+    (b, _, k, d), parts, device = query.shape, _mesh_parts(), jax.devices()[0]
     if b % parts[0] or k % parts[1]:
         return 'xla'
-    if backend == 'gpu' and query.dtype in (jnp.float16, jnp.bfloat16):
-        return 'cudnn'
-    if backend == 'tpu' and min(query.shape[1], key.shape[1]) >= _FLASH_FROM:
+    if device.platform == 'tpu' and min(query.shape[1], key.shape[1]) >= _FLASH_FROM:
         return 'flash'
+    fits = query.dtype in CUDNN_TYPES and d % 8 == 0 and d <= 128
+    if fits and 'cuda' in device.client.platform_version:
+        major = int(device.compute_capability.partition('.')[0])
+        return 'cudnn' if major >= 8 else 'xla'
     return 'xla'
 
 

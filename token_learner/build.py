@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from token_learner.attention import IMPLEMENTATIONS
+from token_learner.attention import CUDNN_TYPES, IMPLEMENTATIONS
 from token_learner.checks import check_choice, check_keys
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.encoder import REMAT, Factory
@@ -22,6 +22,9 @@ from token_learner.vit import ViT
 
 TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
 FUSERS = ('token_fuser', 'unpool', 'reprojection')
+
+# Settings under which the same parameters are the same model: how it computes, and regularisation.
+RUNTIME_SETTINGS = ('dropout', 'dtype', 'attention', 'remat', 'scan')
 
 
 def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
@@ -90,13 +93,6 @@ def build_vit(
         ValueError: if a value is not possible, or does nothing to the spec.
     """
     parsed = parse_spec(spec)
-    compute = jnp.dtype(dtype)
-    if not jnp.issubdtype(compute, jnp.floating):
-        raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
-    check_choice('tokenizer', tokenizer, TOKENIZERS)
-    check_choice('fuser', fuser, FUSERS)
-    check_choice('attention', attention, IMPLEMENTATIONS)
-    check_choice('remat', remat, tuple(REMAT))
     learner = {'version': version, 'pooling': pooling, 'activation': activation}
     mixing = {
         'mix_scope': mix_scope,
@@ -104,21 +100,9 @@ def build_vit(
         'fuser_norm': fuser_norm,
         'mix_init': mix_init,
     }
-    if fuser == 'unpool' and tokenizer in ('dense', 'pooled_dense'):
-        raise ValueError(f'tokenizer={tokenizer!r} has no maps to unpool with; use another fuser')
-    if tokenizer == 'merge' and attention in ('cudnn', 'flash'):
-        raise ValueError(
-            f'merged tokens weigh in the attention, which attention={attention!r} cannot do; '
-            "use 'auto' or 'xla'"
-        )
-    if parsed.tokens is None:
-        _refuse_unused(f'{spec}; add -SatK', tokenizer=tokenizer, **learner)
-    if not parsed.fuser:
-        _refuse_unused(f'{spec}; add -fuser', fuser=fuser, **mixing)
-    if tokenizer != 'token_learner':
-        _refuse_unused(f'tokenizer={tokenizer!r}; use token_learner', **learner)
-    if fuser != 'token_fuser':
-        _refuse_unused(f'fuser={fuser!r}; use token_fuser', **mixing)
+    _check_parts(spec, parsed, tokenizer, learner, fuser, mixing)
+    _check_runtime(dtype, attention, remat, tokenizer)
+    compute = jnp.dtype(dtype)
     numerics: dict[str, Any] = {'dropout': dropout, 'dtype': compute}
     made = _reductions(parsed, tokenizer, learner, numerics)
     size = SIZES[parsed.size]
@@ -140,6 +124,52 @@ def build_vit(
     )
 
 
+def _check_parts(
+    text: str,
+    spec: Spec,
+    tokenizer: str,
+    learner: Mapping[str, Any],
+    fuser: str,
+    mixing: Mapping[str, Any],
+) -> None:
+    """Refuses what is unknown, does not go together, or does nothing."""
+    check_choice('tokenizer', tokenizer, TOKENIZERS)
+    check_choice('fuser', fuser, FUSERS)
+    if spec.tokens is None:
+        _refuse_unused(f'{text}; add -SatK', tokenizer=tokenizer, **learner)
+    if not spec.fuser:
+        _refuse_unused(f'{text}; add -fuser', fuser=fuser, **mixing)
+    if tokenizer != 'token_learner':
+        _refuse_unused(f'tokenizer={tokenizer!r}; use token_learner', **learner)
+    if fuser != 'token_fuser':
+        _refuse_unused(f'fuser={fuser!r}; use token_fuser', **mixing)
+    if fuser == 'unpool' and tokenizer in ('dense', 'pooled_dense'):
+        raise ValueError(f'tokenizer={tokenizer!r} has no maps to unpool with; use another fuser')
+    if tokenizer == 'merge' and spec.fuser:
+        raise ValueError('merged tokens are not fused back; leave -fuser out of the spec')
+    if tokenizer != 'merge' and spec.tokens is not None and len(spec.at) > 1:
+        raise ValueError(
+            f'tokenizer={tokenizer!r} makes tokens of a grid once, not at {len(spec.at)} places; '
+            "name one place, or use tokenizer='merge'"
+        )
+
+
+def _check_runtime(dtype: str, attention: str, remat: str, tokenizer: str) -> None:
+    check_choice('attention', attention, IMPLEMENTATIONS)
+    check_choice('remat', remat, tuple(REMAT))
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
+    if attention == 'cudnn' and jnp.dtype(dtype) not in CUDNN_TYPES:
+        raise ValueError(
+            f"attention='cudnn' does not compute in dtype={dtype}; use bfloat16 or float16"
+        )
+    if tokenizer == 'merge' and attention in ('cudnn', 'flash'):
+        raise ValueError(
+            f'merged tokens weigh in the attention, which attention={attention!r} cannot do; '
+            "use 'auto' or 'xla'"
+        )
+
+
 def _reductions(
     spec: Spec, tokenizer: str, learner: Mapping[str, Any], numerics: Mapping[str, Any]
 ) -> tuple[tuple[int, Factory], ...]:
@@ -150,14 +180,7 @@ def _reductions(
     if spec.tokens is None:
         return ()
     if tokenizer == 'merge':
-        if spec.fuser:
-            raise ValueError('merged tokens are not fused back; leave -fuser out of the spec')
         return tuple((spec.at[i], partial(TokenMerging, spec.tokens, places)) for i, places in left)
-    if len(spec.at) > 1:
-        raise ValueError(
-            f'tokenizer={tokenizer!r} makes tokens of a grid once, not at {len(spec.at)} places; '
-            "name one place, or use tokenizer='merge'"
-        )
     factories: dict[str, Factory] = {
         'token_learner': partial(_token_learner, spec.tokens, **learner, **numerics),
         'grid': partial(GridSplit, spec.tokens),

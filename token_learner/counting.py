@@ -36,7 +36,7 @@ class Cost:
         macs: multiply-adds; of convolutions, those whose tap lies inside the image.
         padded_macs: multiply-adds, the taps in the padding included.
         elementwise: other operations, transcendental functions not counted.
-        logits: numbers that a softmax exponentiates.
+        logits: exponentials, which in these models a softmax takes of its logits.
     """
 
     params: int = 0
@@ -69,16 +69,16 @@ def count(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, Cost]:
     layers under `scan` count as often as they run.
 
     Args:
-        model: any Flax module.
+        model: a Flax module.
         *inputs: of its call: arrays, `jax.ShapeDtypeStruct`s or plain Python values. For
             the paper's figures, one image or clip: [1, ...].
-        **options: of its call, such as train=False.
+        **options: of its call; the model has no random numbers, so not train=True with dropout.
 
     Returns:
         Path of the module -> cost; '' is the whole model, 'encoder/block_0' one block.
 
     Raises:
-        ValueError: if the model has an operation that is not known, such as a kernel.
+        ValueError: if the cost of an operation is not known here, as that of a kernel.
     """
     arrays = [x for x in inputs if hasattr(x, 'shape')]
 
@@ -118,8 +118,9 @@ def _operations(program: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[st
             yield names, _COSTS[kind](equation)
         else:
             raise ValueError(
-                f'cannot count the operation {kind!r} in {"/".join(names)}; '
-                "count the same model with attention='xla'"
+                f'cannot count the operation {kind!r} in {"/".join(names)}; if it is a kernel for '
+                "attention, count the model with attention='xla', else add its cost to "
+                'token_learner/counting.py'
             )
 
 
@@ -178,6 +179,11 @@ def _reduce(equation: Any) -> Cost:
     return Cost(elementwise=_size(equation.invars[0]) - _size(equation.outvars[0]))
 
 
+def _window(equation: Any) -> Cost:
+    window = math.prod(equation.params['window_dimensions'])
+    return _elementwise(equation) * (window - 1)
+
+
 def _argmax(equation: Any) -> Cost:
     """XLA compares values, NaNs and indices: nine operations."""
     return _reduce(equation) * 9
@@ -230,7 +236,7 @@ _CALLS = {
 _PROGRAMS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 _FREE = """
     broadcast_in_dim concatenate copy copy_p cos device_put dynamic_slice dynamic_update_slice erf
-    expand_dims expm1 exp2 gather iota log log1p name optimization_barrier pad pow
+    erf_inv erfc expand_dims expm1 exp2 gather iota log log1p name optimization_barrier pad pow
     random_bits random_fold_in random_seed random_split random_unwrap random_wrap
     reduce_precision reshape rev rsqrt scatter select_n sharding_constraint sin slice split sqrt
     squeeze stop_gradient tanh transpose cbrt
@@ -239,10 +245,12 @@ _ELEMENTWISE = """
     abs add add_any and ceil clamp div eq floor ge gt is_finite le lt max min mul ne neg nextafter
     not or rem round sign square sub xor
 """
+_REDUCE = 'reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum'
 _COSTS: dict[str, Callable[[Any], Cost]] = {
     **dict.fromkeys(_FREE.split(), _free),
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(('reduce_sum', 'reduce_max', 'reduce_min', 'reduce_prod'), _reduce),
+    **dict.fromkeys(_REDUCE.split(), _reduce),
+    **dict.fromkeys(('reduce_window_max', 'reduce_window_min', 'reduce_window_sum'), _window),
     **dict.fromkeys(('argmax', 'argmin'), _argmax),
     'conv_general_dilated': _convolution,
     'convert_element_type': _convert,

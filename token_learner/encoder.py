@@ -1,5 +1,6 @@
 """The transformer encoder, with token reductions and fusers as factories."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -130,12 +131,14 @@ class Encoder(nn.Module):
             [b, m], or None where no tokens were merged.
 
         Raises:
-            ValueError: if a reduction finds tokens where it needs a grid.
+            ValueError: if a reduction finds tokens where it needs a grid, or a fuser follows a
+                reduction that makes no tokens to write back.
         """
         reductions = dict(self.reductions)
         sizes: Array | None = None
         for first, end in runs(self.layers, self.reductions):
             tokenizer = reductions.get(first)
+            scanned = self.scan and end - first > 1
             layer = partial(
                 _apply_layer,
                 block=partial(
@@ -149,12 +152,12 @@ class Encoder(nn.Module):
                 tokenizer=tokenizer,
                 fuser=self.fuser if tokenizer else None,
                 grid=grid,
-                apply=partial(_apply, remat=self.remat, scan=self.scan, train=train),
+                apply=partial(_apply, remat=self.remat, scanned=scanned, train=train),
             )
             if tokenizer and not self.fuser:
                 x, grid, sizes = self._reduce(first, tokenizer, x, grid, sizes, train)
             bias = None if sizes is None else jnp.log(sizes.reshape(x.shape[0], 1, 1, -1))
-            if self.scan and end - first > 1:
+            if scanned:
                 x, _ = _repeated(end - first)(layer, name=f'layers_{first}_{end}')(x, bias)
                 continue
             for i in range(first, end):
@@ -176,7 +179,7 @@ class Encoder(nn.Module):
         """The sequence, its grid and the tokens' sizes after a reduction."""
         b, _, c = x.shape
         reduction = factory(name=f'tokenizer_{layer}')
-        apply = partial(_apply, remat=self.remat, scan=False, train=train)
+        apply = partial(_apply, remat=self.remat, scanned=False, train=train)
         if isinstance(reduction, TokenMerging):
             grid = (*grid, 1)[:3]  # tokens merge as a grid of one column
             sizes = None if sizes is None else sizes.reshape(b, *grid)
@@ -210,14 +213,20 @@ def _apply_layer(
         return apply(block(name=f'block{suffix}'), x, bias)
     b, _, c = x.shape
     frames = x.reshape(b, *grid, c)
-    tokens, maps = apply(tokenizer(name=f'tokenizer{suffix}'), frames, return_maps=True)
+    made = tokenizer(name=f'tokenizer{suffix}')
+    if 'return_maps' not in inspect.signature(type(made).__call__).parameters:
+        raise ValueError(
+            f'{type(made).__name__} makes no tokens that a fuser writes back; leave out the fuser, '
+            'or use a tokenizer with return_maps'
+        )
+    tokens, maps = apply(made, frames, return_maps=True)
     x = apply(block(name=f'block{suffix}'), tokens.reshape(b, -1, c))
     x = apply(fuser(name=f'fuser{suffix}'), x.reshape(tokens.shape), frames, maps)
     return x.reshape(b, -1, c)
 
 
 def _apply(
-    module: nn.Module, *args: Any, remat: str, scan: bool, train: bool, **options: Any
+    module: nn.Module, *args: Any, remat: str, scanned: bool, train: bool, **options: Any
 ) -> Any:
     """module(*args), of which the backward pass computes anew what `remat` says."""
 
@@ -225,7 +234,7 @@ def _apply(
         return module(*args, train=train, **options)
 
     if remat != 'none':
-        apply = nn.remat(apply, policy=REMAT[remat], prevent_cse=not scan)
+        apply = nn.remat(apply, policy=REMAT[remat], prevent_cse=not scanned)
     return apply(module, *args)
 
 
@@ -242,7 +251,7 @@ class _Repeated(nn.Module):
 def _repeated(times: int) -> Any:
     return nn.scan(
         _Repeated,
-        variable_axes={'params': 0, 'intermediates': 0},
+        variable_axes={'params': 0, 'intermediates': 0, 'batch_stats': 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=nn.broadcast,
         length=times,

@@ -34,12 +34,12 @@ def stack_layers(tree: Any, model: nn.Module) -> Any:
     single: dict[tuple[str, ...], Any] = {}
     stacks: dict[tuple[str, ...], list[Any]] = {}
     for path, leaf in flatten_dict(tree).items():
-        ones = [(i, m) for i, name in enumerate(path) if (m := _ONE.fullmatch(name))]
-        ranges = [(a, b) for _, one in ones for a, b in scanned if a <= int(one[2]) < b]
-        if not ranges or ones[0][1][1] not in parts:
+        place, one = _first(_ONE, path)
+        ranges = [(a, b) for a, b in scanned if one and a <= int(one[2]) < b]
+        if not one or not ranges or one[1] not in parts:
             single[path] = leaf
             continue
-        ((place, one),), ((a, b),) = ones, ranges
+        ((a, b),) = ranges
         new = (*path[:place], f'layers_{a}_{b}', one[1], *path[place + 1 :])
         stacks.setdefault(new, [None] * (b - a))[int(one[2]) - a] = leaf
     stacked = {
@@ -52,13 +52,18 @@ def unstack_layers(tree: Any) -> Any:
     """The inverse of `stack_layers`."""
     flat = {}
     for path, leaf in flatten_dict(tree).items():
-        stacks = [(i, m) for i, name in enumerate(path) if (m := _STACK.fullmatch(name))]
-        if not stacks:
+        place, stack = _first(_STACK, path)
+        if not stack:
             flat[path] = leaf
             continue
-        ((place, stack),) = stacks
         first, end = int(stack[1]), int(stack[2])
         for i in range(end - first):
             new = (*path[:place], f'{path[place + 1]}_{first + i}', *path[place + 2 :])
             flat[new] = jax.tree.map(operator.itemgetter(i), leaf)
     return unflatten_dict(flat)
+
+
+def _first(pattern: re.Pattern[str], path: tuple[str, ...]) -> tuple[int, re.Match[str] | None]:
+    """Where a name of the pattern stands first in a path; a layer's own modules stand behind it."""
+    matches = ((i, match) for i, name in enumerate(path) if (match := pattern.fullmatch(name)))
+    return next(matches, (0, None))

@@ -1,6 +1,6 @@
 """Reductions by fixed windows: spatial pooling, and a fixed split into cells."""
 
-import math
+from fractions import Fraction
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class SpatialPooling(nn.Module):
     def _window(self, side: int, h: int, w: int) -> int:
         """Side of this place's window: the places'-th root of side / size."""
         window = round((side / self.size) ** (1 / self.places))
-        if window**self.places * self.size != side:
+        if window < 2 or window**self.places * self.size != side:
             windows = 'windows' if self.places == 1 else f'windows at {self.places} places'
             raise ValueError(
                 f'equal {windows} do not take a {h}x{w} grid to {self.size}x{self.size}; '
@@ -109,4 +109,9 @@ class GridSplit(nn.Module):
                 f'a {h}x{w} grid does not split into {s} equal cells; '
                 'use another resolution or number of tokens'
             )
-        return min(layouts, key=lambda rc: abs(math.log(h / rc[0] / (w / rc[1]))))
+
+        def shape(layout: tuple[int, int]) -> tuple[Fraction, int]:
+            sides = h // layout[0], w // layout[1]
+            return Fraction(max(sides), min(sides)), layout[0]
+
+        return min(layouts, key=shape)

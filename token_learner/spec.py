@@ -38,7 +38,7 @@ SIZES = {
 }
 
 GRAMMAR = (
-    'SIZE/PATCH[+EXTRA][-SatK or -poolGatK[atK...]][-fuser] with SIZE one of '
+    'SIZE/PATCH[+EXTRA][-SatK[atK...] or -poolGatK[atK...]][-fuser] with SIZE one of '
     f'{", ".join(SIZES)}, such as B/16-8at6-fuser or L/16-pool2at9at18'
 )
 _PATTERN = re.compile(

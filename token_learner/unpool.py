@@ -10,7 +10,6 @@ class Unpool(nn.Module):
 
     Source: TPAMI version, Sec. 3.5.3, alternative (1) to TokenFuser, which "performed worse".
     The addition to the grid is TokenFuser's; the paper writes neither it nor a scale.
-
     """
 
     def __call__(

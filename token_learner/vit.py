@@ -127,7 +127,8 @@ class ViT(nn.Module):
         elif sizes is None:
             x = x.mean(axis=1)
         else:
-            x = jnp.einsum('bn,bnc->bc', sizes.astype(x.dtype), x) / (h * w)
+            shares = sizes / sizes.sum(axis=1, keepdims=True)
+            x = jnp.einsum('bn,bnc->bc', shares.astype(x.dtype), x)
         if self.representation is not None:
             x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
         self.sow('intermediates', 'pre_logits', x)

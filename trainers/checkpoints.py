@@ -7,20 +7,22 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from token_learner.build import RUNTIME_SETTINGS
 from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
 from trainers.experiment import Experiment
 from trainers.state import TrainState, abstract_state
-
-# Keys of `config.model` that may change between training and use.
-FREE = ('dtype', 'dropout', 'attention', 'remat', 'scan')
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What a checkpoint's state belongs to; saved with it and compared when it is restored."""
     labels = '\n'.join(experiment.data.dataset.label_names)
     return {
-        **{f'model.{k}': v for k, v in experiment.model_settings.items() if k not in FREE},
+        **{
+            f'model.{k}': v
+            for k, v in experiment.model_settings.items()
+            if k not in RUNTIME_SETTINGS
+        },
         'optimizer.name': experiment.optimizer_name,
         'dataset.resolution': experiment.data.resolution,
         'dataset.mean': experiment.data.mean,

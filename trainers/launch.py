@@ -26,10 +26,10 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
         UserError: if the input cannot be used.
         Interrupted: if training was stopped by a signal.
     """
+    keep_freed_memory()
     log_to_terminal()
     if jax.process_count() > 1:
         raise UserError('several processes are for later; start one')
-    keep_freed_memory()
     experiment = make_experiment(config)
     check_model(experiment)
     evaluators = make_evaluators(experiment)
@@ -52,10 +52,16 @@ def check_model(experiment: Experiment) -> None:
     """Traces the model, and says which pixels the patches leave out.
 
     Raises:
-        UserError: if the model does not go with the size of the images: a patch that is larger,
-            or a grid of patches that a reduction does not divide.
+        UserError: if the model does not go with the machine, or with the size of the images: a
+            patch that is larger, or a grid of patches that a reduction does not divide.
     """
     size, patch = experiment.data.image_shape[:2], experiment.model.patch
+    attention, backend = experiment.model_settings['attention'], jax.default_backend()
+    if {'cudnn': 'gpu', 'flash': 'tpu'}.get(attention, backend) != backend:
+        raise UserError(
+            f"config.model.attention={attention!r} does not run on a {backend}; use 'auto', which "
+            'takes what does'
+        )
     try:
         grid = patch_grid(size, patch)
         experiment.abstract_variables()

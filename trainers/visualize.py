@@ -48,8 +48,11 @@ def visualize(
         apply_with_maps(experiment.model.clone(scan=False), state.variables, inputs)
     )
     if not maps:
-        spec = experiment.model_settings['spec']
-        raise UserError(f'{spec} has no TokenLearner whose maps to draw; use a spec with -SatK')
+        spec, tokenizer = (experiment.model_settings[k] for k in ('spec', 'tokenizer'))
+        raise UserError(
+            f'{spec} with tokenizer={tokenizer!r} has no maps to draw; use a spec with -SatK and '
+            'TokenLearner'
+        )
     layer, first = next(iter(maps.items()))
     names = experiment.data.dataset.label_names
     captions = [
