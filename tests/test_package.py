@@ -50,4 +50,4 @@ def test_the_code_in_the_readme_runs(code):
 
 
 def test_the_readme_s_examples_are_found():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
