@@ -62,12 +62,27 @@ def default_model(spec: str) -> ConfigDict:
     )
 
 
+# Expression in a parameter's path, and the mesh axis of each of its dimensions; `fsdp` then takes
+# the largest dimension left. A block's first projections are cut by heads or by hidden units,
+# its last ones sum over the parts (Megatron-LM, arXiv:1909.08053, Sec. 3).
+TENSOR_PARALLEL = (
+    ('attention/(query|key|value)/kernel', (None, 'tensor', None)),
+    ('attention/(query|key|value)/bias', ('tensor', None)),
+    ('attention/out/kernel', ('tensor', None, None)),
+    (r'block_\d+/mlp/hidden/kernel', (None, 'tensor')),
+    (r'block_\d+/mlp/hidden/bias', ('tensor',)),
+    (r'block_\d+/mlp/out/kernel', ('tensor', None)),
+)
+
+
 def default_config(spec: str) -> ConfigDict:
     """Every key of a config. Sections are replaced whole, other keys one by one."""
     return ConfigDict(
         {
             'seed': 0,
             'batch_size': 128,  # over all processes and devices
+            'microbatches': 1,  # that a batch is computed in, one after the other
+            'nonfinite': 'stop',  # or 'skip', on a batch whose loss or gradient is not finite
             'epochs': 1.0,
             'total_steps': placeholder(int),  # where given, instead of epochs
             'loss': {'name': 'softmax', 'label_smoothing': 0.0},
@@ -92,9 +107,14 @@ def default_config(spec: str) -> ConfigDict:
             },
             'schedule': {'name': 'cosine', 'learning_rate': 1e-3, 'warmup_epochs': 0.0},
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+            'sharding': TENSOR_PARALLEL,
             'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 256}},
             'eval_every_epochs': 1.0,
             'log_every_steps': 50,
-            'checkpoint': {'every_steps': 1000, 'keep': 3},
+            'checkpoint': {
+                'every_steps': 1000,
+                'keep': 3,  # the newest
+                'keep_every_steps': placeholder(int),  # and for good those of its multiples
+            },
         }
     )

@@ -2,7 +2,7 @@
 
 The iterator has no state to store: batch k of a run follows from the seed and k, for any
 number of worker processes. Every process takes each P-th example of one global order, so
-that the global batches are the same sets for any number of processes P.
+that the global batches are the same sets for any number of shares P.
 """
 
 import signal
@@ -28,15 +28,15 @@ class Reading:
         workers: processes; 0 reads in this one.
         threads: that read at the same time, each a batch.
         prefetch: batches ready in advance.
-        process_index: of this process.
-        process_count: P, processes that share the global batch.
+        share: which part of each global batch this process reads.
+        shares: P, how many there are.
     """
 
     workers: int = 0
     threads: int = 2
     prefetch: int = 4
-    process_index: int = 0
-    process_count: int = 1
+    share: int = 0
+    shares: int = 1
 
     def __post_init__(self) -> None:
         for name in ('workers', 'threads', 'prefetch'):
@@ -47,13 +47,14 @@ class Reading:
         """This process's share of a global batch.
 
         Raises:
-            ValueError: if the processes do not divide it.
+            ValueError: if the shares do not divide it.
         """
-        if batch_size % self.process_count:
+        if batch_size % self.shares:
             raise ValueError(
-                f'batch_size={batch_size} is not divisible by the {self.process_count} processes'
+                f'batch_size={batch_size} is not divisible by the {self.shares} shares of the '
+                'processes; use a multiple'
             )
-        return batch_size // self.process_count
+        return batch_size // self.shares
 
 
 @dataclass(frozen=True)
@@ -118,21 +119,22 @@ def eval_batches(
     yield from _read(data, batch_size, 0, reading)
 
 
-def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
-    """Ctrl-C reaches a whole process group; the parent still needs batches to stop well."""
+def _leave_signals_to_the_parent(index: int, count: int) -> None:
+    """Ctrl-C and schedulers signal whole groups; the parent still needs batches to stop well."""
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _read(
     data: grain.MapDataset, batch_size: int, start_step: int, reading: Reading
 ) -> Generator[Batch, None, None]:
-    mine = data[reading.process_index :: reading.process_count]
+    mine = data[reading.share :: reading.shares]
     batches = mine.batch(reading.local(batch_size), drop_remainder=True)[start_step:]
     threads = grain.ReadOptions(reading.threads, reading.prefetch)
     iterable = batches.to_iter_dataset(threads)
     if reading.workers:
         options = grain.MultiprocessingOptions(reading.workers)
-        iterable = iterable.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
+        iterable = iterable.mp_prefetch(options, worker_init_fn=_leave_signals_to_the_parent)
     with closing(iter(iterable)) as iterator:  # ends the workers
         yield from iterator

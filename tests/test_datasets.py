@@ -51,7 +51,7 @@ def test_batch_k_follows_from_the_seed_and_k():
 def test_any_number_of_processes_sees_the_same_global_batches():
     whole = ids(take(20))
     for count in (2, 4):
-        readings = [Reading(process_index=p, process_count=count) for p in range(count)]
+        readings = [Reading(share=p, shares=count) for p in range(count)]
         shares = [take(20, reading=reading) for reading in readings]
         assert {len(b['id']) for share in shares for b in share} == {8 // count}
         assert [set.union(*parts) for parts in zip(*map(ids, shares), strict=True)] == whole
@@ -61,7 +61,7 @@ def test_random_geometry_is_the_same_for_any_number_of_processes():
     warp = Affine(28, degrees=20, scale=0.2, shift=0.1)
     images = []
     for p, count in [(0, 1), (0, 2), (1, 2)]:
-        reading = Reading(process_index=p, process_count=count)
+        reading = Reading(share=p, shares=count)
         batch = next(
             train_batches(DIGITS.split('train'), warp, batch_size=8, seed=0, reading=reading)
         )
@@ -78,7 +78,7 @@ def test_evaluation_sees_every_example_once(count):
                 DIGITS.split('test'),
                 KEEP,
                 batch_size=96,
-                reading=Reading(process_index=p, process_count=count),
+                reading=Reading(share=p, shares=count),
             )
         )
         for p in range(count)
@@ -108,7 +108,7 @@ def test_bad_names_are_refused():
     with pytest.raises(ValueError, match='use one of train, test'):
         DIGITS.split('val')
     with pytest.raises(ValueError, match='not divisible by the 3 processes'):
-        take(1, reading=Reading(process_count=3))
+        take(1, reading=Reading(shares=3))
 
 
 def test_geometry():

@@ -1,7 +1,10 @@
 """Everything that a config describes, built and checked before the first step."""
 
+import dataclasses
+import json
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,16 +20,19 @@ from datasets.dataset import Dataset
 from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Batch, Reading, eval_batches, train_batches
 from token_learner.build import build_model
-from token_learner.checks import check_positive
+from token_learner.checks import check_choice, check_positive
 from token_learner.layers import stack_layers, unstack_layers
 from token_learner.vit import ViT
 from trainers.augment import Preprocess, normalizer
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
 from trainers.optimizer import OPTIMIZERS, SCHEDULES
-from trainers.sharding import check_batch_size, make_mesh
+from trainers.sharding import Rules, batch_share, check_batch_size, make_mesh
 
 Settings = Mapping[str, Any]
+
+# What follows on an update that is left out because the loss or gradient is not finite.
+NONFINITE = ('stop', 'skip')
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,11 @@ def make_data(
 class Experiment:
     """The parts of an experiment; see `make_experiment`, which builds them."""
 
+    config: Settings  # as resolved, for the record
     seed: int
     batch_size: int
+    microbatches: int
+    nonfinite: str
     total_steps: int
     log_every_steps: int
     eval_every_steps: int
@@ -88,6 +97,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     optimizer_name: str
     mesh: Mesh
+    sharding: Rules
     train_geometry: Geometry
     eval_geometry: Geometry
     reading: Reading
@@ -127,6 +137,14 @@ class Experiment:
             reading=self.reading,
         )
 
+    def train_ids(self, step: int) -> list[str]:
+        """The examples that the update with this number, counted from 1, is made from."""
+        alone = dataclasses.replace(
+            self, reading=dataclasses.replace(self.reading, share=0, shares=1)
+        )
+        with closing(alone.train_batches(step - 1)) as batches:
+            return [str(i) for i in next(batches)['id']]
+
     def eval_batches(self, split: str, batch_size: int) -> Generator[Batch, None, None]:
         """This process's share of one exact pass over a split."""
         return eval_batches(
@@ -137,19 +155,28 @@ class Experiment:
         )
 
 
-def make_experiment(config: ConfigDict) -> Experiment:
+def make_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
     """Builds the experiment that a config describes.
+
+    Args:
+        config: with the keys of `configs.common.default_config`.
+        devices: of the mesh; by default all there are.
 
     Raises:
         UserError: if anything in the config cannot be used.
     """
-    return construct(assemble, config.to_dict(), 'config')
+    record = json.loads(config.to_json())
+    return construct(assemble, config.to_dict(), 'config', config=record, devices=devices)
 
 
 def assemble(
     *,
+    config: Settings,
+    devices: Sequence[jax.Device] | None,
     seed: int,
     batch_size: int,
+    microbatches: int,
+    nonfinite: str,
     epochs: float,
     total_steps: int | None,
     loss: Settings,
@@ -161,6 +188,7 @@ def assemble(
     optimizer: Settings,
     schedule: Settings,
     mesh: Settings,
+    sharding: Rules,
     evaluators: Mapping[str, Settings],
     eval_every_epochs: float,
     log_every_steps: int,
@@ -174,8 +202,11 @@ def assemble(
         UserError: if anything in the config cannot be used.
     """
     data = construct(make_data, dataset, 'config.dataset')
-    devices = construct(make_mesh, mesh, 'config.mesh')
-    check_batch_size(batch_size, devices)
+    made_mesh = construct(make_mesh, mesh, 'config.mesh', devices=devices)
+    share, shares = batch_share(made_mesh, jax.process_index())
+    check_positive('microbatches', microbatches)
+    check_batch_size(batch_size, made_mesh, microbatches)
+    check_choice('nonfinite', nonfinite, NONFINITE)
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
     if total_steps is None:
         total_steps = round(epochs * steps_per_epoch)
@@ -192,8 +223,11 @@ def assemble(
         steps_per_epoch=steps_per_epoch,
     )
     return Experiment(
+        config=config,
         seed=seed,
         batch_size=batch_size,
+        microbatches=microbatches,
+        nonfinite=nonfinite,
         total_steps=total_steps,
         log_every_steps=log_every_steps,
         eval_every_steps=eval_every_steps,
@@ -209,19 +243,14 @@ def assemble(
             OPTIMIZERS, optimizer, 'config.optimizer', schedule=learning_rate
         ),
         optimizer_name=optimizer['name'],  # known to be there by now
-        mesh=devices,
+        mesh=made_mesh,
+        sharding=sharding,
         train_geometry=construct_named(
             GEOMETRIES, train_geometry, 'config.train_geometry', size=data.resolution
         ),
         eval_geometry=construct_named(
             GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
         ),
-        reading=construct(
-            Reading,
-            reading,
-            'config.reading',
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
+        reading=construct(Reading, reading, 'config.reading', share=share, shares=shares),
         evaluators=evaluators,
     )

@@ -15,7 +15,8 @@ class TrainState:
     """All that changes from step to step.
 
     Attributes:
-        step: [] int32, updates done.
+        step: [] int32, batches seen.
+        skipped: [] int32, of them without an update, the loss or gradient not being finite.
         params: float32.
         mutable: other collections of the model, such as batch statistics; often empty.
         opt_state: of the optimizer.
@@ -23,6 +24,7 @@ class TrainState:
     """
 
     step: jax.Array
+    skipped: jax.Array
     params: Any
     mutable: Any
     opt_state: Any
@@ -42,6 +44,7 @@ def _init(experiment: Experiment) -> TrainState:
     params = variables.pop('params')
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
         params=params,
         mutable=variables,
         opt_state=experiment.optimizer.init(params),
@@ -52,7 +55,7 @@ def _init(experiment: Experiment) -> TrainState:
 def abstract_state(experiment: Experiment) -> TrainState:
     """Shapes, types and shardings of the state, without computing it."""
     shapes = jax.eval_shape(lambda: _init(experiment))
-    shardings = infer_shardings(shapes, experiment.mesh)
+    shardings = infer_shardings(shapes, experiment.mesh, experiment.sharding)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )

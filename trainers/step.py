@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,38 +20,81 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 
 
 def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-    """One update: gradient of the mean loss over the unmasked examples of the global batch."""
-    mask = batch['mask']
-    images = experiment.data.preprocess(batch['image'])
-    dropout = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    """One update: gradient of the mean loss over the unmasked examples of the global batch.
 
-    def mean_loss(params: Any) -> tuple[jax.Array, Any]:
-        logits, mutable = experiment.apply(
-            {'params': params, **state.mutable},
-            images,
-            train=True,
-            rngs={'dropout': dropout},
-            mutable=list(state.mutable),
-        )
-        losses = experiment.loss(logits, batch)
-        return jnp.sum(losses * mask) / jnp.sum(mask), (mutable, losses)
-
-    (_, (mutable, losses)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    Where the loss or the gradient is not finite, the update is left out and counted: the state
+    stays what it was, but for the number of the step.
+    """
+    n = jnp.sum(batch['mask'])
+    loss, grads, mutable = _gradient(experiment, state, batch, n)
     updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
-    n = jnp.sum(mask)
+    norm = optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+    def if_good(new: Any, old: Any) -> Any:
+        return jax.tree.map(partial(jnp.where, good), new, old)
+
     sums = {
-        'n': n,
-        'loss': jnp.sum(losses * mask),
-        'gradient_norm': n * optax.tree.norm(grads),
+        'n': jnp.where(good, n, 0.0),
+        'loss': jnp.where(good, n * loss, 0.0),
+        'gradient_norm': jnp.where(good, n * norm, 0.0),
+        'skipped': 1 - good.astype(jnp.int32),
     }
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        mutable=mutable,
-        opt_state=opt_state,
+        skipped=state.skipped + sums['skipped'],
+        params=if_good(optax.apply_updates(state.params, updates), state.params),
+        mutable=if_good(mutable, state.mutable),
+        opt_state=if_good(opt_state, state.opt_state),
     )
     return new_state, sums
+
+
+def _gradient(
+    experiment: Experiment, state: TrainState, batch: Batch, n: jax.Array
+) -> tuple[jax.Array, Any, Any]:
+    """Mean loss, its gradient and the mutable collections, one microbatch after the other."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    gradient = jax.value_and_grad(partial(_share_of_loss, experiment, n=n), has_aux=True)
+    parts = experiment.microbatches
+    if parts == 1:
+        (loss, mutable), grads = gradient(state.params, state.mutable, batch, key)
+        return loss, grads, mutable
+    # Each device's examples are spread over the microbatches, so that none has to move.
+    micro = {k: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for k, x in batch.items()}
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(experiment).params)
+
+    def add(total: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        (loss, _), grads = gradient(
+            state.params, state.mutable, xs[0], jax.random.fold_in(key, xs[1])
+        )
+        loss, grads = jax.tree.map(jnp.add, total, (loss, grads))
+        return (loss, jax.lax.with_sharding_constraint(grads, shardings)), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    (loss, grads), _ = jax.lax.scan(add, zero, (micro, jnp.arange(parts)))
+    return loss, grads, state.mutable
+
+
+def _share_of_loss(
+    experiment: Experiment,
+    params: Any,
+    mutable: Any,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    n: jax.Array,
+) -> tuple[jax.Array, Any]:
+    """What a microbatch adds to the mean loss over n examples."""
+    logits, mutable = experiment.apply(
+        {'params': params, **mutable},
+        experiment.data.preprocess(batch['image']),
+        train=True,
+        rngs={'dropout': key},
+        mutable=list(mutable),
+    )
+    return jnp.sum(experiment.loss(logits, batch) * batch['mask']) / n, mutable
 
 
 def make_train_step(experiment: Experiment) -> TrainStep:
