@@ -10,6 +10,7 @@ the same command goes on from there.
 import os
 import re
 import sys
+import traceback
 
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # TensorFlow, behind clu, then says nothing
 
@@ -22,6 +23,9 @@ config_flags.DEFINE_config_file('config', None, 'File of the config, with :ARGUM
 flags.DEFINE_string('workdir', None, 'Folder of checkpoints, metrics, results and pictures.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_string('evaluator', None, 'With --mode=eval: one of config.evaluators, else all.')
+flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0, of several processes.')
+flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
+flags.DEFINE_integer('process_id', None, 'Number of this process among them, from 0.')
 flags.DEFINE_bool('debug', False, 'Show the traceback of an error in the input.')
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -69,14 +73,31 @@ def last_line(error: Exception) -> str:
 
 def main(argv: list[str]) -> int:
     # Here, so that --help and flags that are wrong answer at once.
+    from trainers.processes import leave
+
+    try:
+        status = run(argv)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    leave(status)
+    return status
+
+
+def run(argv: list[str]) -> int:
+    """Does what the flags say; the exit status."""
     from trainers.construct import UserError
     from trainers.interrupt import Interrupted
     from trainers.launch import launch
+    from trainers.memory import keep_freed_memory
+    from trainers.processes import join_processes
 
     logging.set_verbosity(logging.WARNING)
     try:
         if argv[1:]:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
+        keep_freed_memory()
+        join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         launch(FLAGS.config, FLAGS.workdir, FLAGS.mode, FLAGS.evaluator)
     except (UserError, OSError) as error:
         return fail(error, str(error))

@@ -1,8 +1,13 @@
 """Stopping in good order on SIGINT and SIGTERM."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any
+
+from jax.experimental import multihost_utils
+
+from trainers.processes import several
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -18,20 +23,38 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class StopSignals:
-    """Within this context SIGINT and SIGTERM are noted; a second one acts as usual."""
+    """Within this context SIGINT and SIGTERM are noted; a second one acts as usual.
+
+    Of several processes jax notes SIGTERM, from when they joined, and lets them agree on a step.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopSignals':
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        noted = [signal.SIGINT] if several() else [signal.SIGINT, signal.SIGTERM]
+        self._old = {s: signal.signal(s, self._note) for s in noted}
         return self
 
     def __exit__(self, *error: object) -> None:
         for signum, handler in self._old.items():
             signal.signal(signum, handler)
+        if several():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def at(self, step: int) -> int | None:
+        """The signal on which to stop after this step; the same step on all processes.
+
+        Call it after each step. It waits for nothing.
+        """
+        if not several():
+            return self.received
+        agreed = multihost_utils.reached_preemption_sync_point(step)
+        return (self.received or signal.SIGTERM) if agreed else None
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
         signal.signal(signum, self._old[signum])
+        if several():
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -11,8 +11,8 @@ from trainers.construct import UserError
 from trainers.evaluate import evaluate
 from trainers.evaluators import make_evaluators
 from trainers.experiment import Experiment, make_experiment
-from trainers.memory import keep_freed_memory
 from trainers.predict import predict
+from trainers.processes import several
 from trainers.terminal import log_to_terminal
 from trainers.workdir import open_workdir
 
@@ -20,16 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -> None:
-    """Does one mode of main.py.
+    """Does one mode of main.py other than plan.
 
     Raises:
         UserError: if the input cannot be used.
         Interrupted: if training was stopped by a signal.
     """
-    keep_freed_memory()
     log_to_terminal()
-    if jax.process_count() > 1:
-        raise UserError('several processes are for later; start one')
+    if several() and mode not in ('train', 'eval'):
+        raise UserError(f'--mode={mode} is for one process; start one')
     experiment = make_experiment(config)
     check_model(experiment)
     evaluators = make_evaluators(experiment)
@@ -37,7 +36,7 @@ def launch(config: ConfigDict, workdir: str, mode: str, evaluator: str | None) -
     if mode == 'train':
         from trainers.train import train  # TensorFlow, behind clu's writers, is slow to load
 
-        train(experiment, evaluators, open_workdir(folder), config)
+        train(experiment, evaluators, open_workdir(folder))
     elif mode == 'eval':
         evaluate(experiment, evaluators, folder, evaluator)
     elif mode == 'predict':
@@ -64,9 +63,14 @@ def check_model(experiment: Experiment) -> None:
         )
     try:
         grid = patch_grid(size, patch)
-        experiment.abstract_variables()
+        variables = experiment.abstract_variables()
     except ValueError as error:
         raise UserError(f'config.model.spec: {error}') from error
+    if experiment.microbatches > 1 and 'batch_stats' in variables:
+        raise UserError(
+            f'config.microbatches={experiment.microbatches} would change what BatchNorm computes; '
+            'use 1'
+        )
     rest = [n - g * p for n, g, p in zip(size, grid, patch, strict=True)]
     if any(rest):
         log.warning(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from clu import metric_writers
 
+from trainers.processes import is_first
 from trainers.step import Sums
 
 
@@ -48,7 +49,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 def make_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
     """TensorBoard and metrics.jsonl; nothing on processes other than the first."""
-    if jax.process_index():
+    if not is_first():
         return metric_writers.MultiWriter([])
     return metric_writers.MultiWriter(
         [
@@ -63,26 +64,41 @@ class Window:
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._sums: list[Sums] = []
+        self._sums: list[tuple[int, Sums]] = []
+        self._seen = 0  # of them looked at by `skipped`
+        self._waited_s = 0.0
         self._start: float | None = None
         self._speeds: list[float] = []
 
-    def add(self, sums: Sums) -> None:
-        """Keeps the sums of a step, on the device."""
-        self._sums.append(sums)
+    def add(self, step: int, sums: Sums, waited_s: float) -> None:
+        """Keeps the sums of a step, on the device, and the time for which it had no data."""
+        self._sums.append((step, sums))
+        self._waited_s += waited_s
+
+    def skipped(self) -> list[int]:
+        """Steps without an update that were not told of before; waits for the device."""
+        new = self._sums[self._seen :]
+        self._seen = len(self._sums)
+        flags = jax.device_get([sums['skipped'] for _, sums in new])
+        return [step for (step, _), flag in zip(new, flags, strict=True) if flag]
 
     def fetch(self) -> dict[str, float]:
-        """Means over the window, and its speed; waits for the device."""
-        sums = jax.device_get(self._sums)
+        """Means over the window, and its speed; waits for the device.
+
+        Means are over the examples of the steps with an update; without any there are none.
+        """
+        sums = jax.device_get([sums for _, sums in self._sums])
         total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
-        n = total.pop('n')
+        n, skipped = total.pop('n'), total.pop('skipped')
         now = time.perf_counter()
-        means = {f'train/{name}': value / n for name, value in total.items()} | {'train/n': n}
+        scalars = {f'train/{name}': value / n for name, value in total.items() if n}
+        scalars |= {'train/n': n, 'train/skipped_steps': skipped}
+        scalars['train/data_wait_ms'] = 1000 * self._waited_s / len(sums)
         if self._start is not None:
             self._speeds.append(len(sums) * self._batch_size / (now - self._start))
-            means['train/examples_per_s'] = self._speeds[-1]
-        self._sums, self._start = [], now
-        return means
+            scalars['train/examples_per_s'] = self._speeds[-1]
+        self._sums, self._seen, self._waited_s, self._start = [], 0, 0.0, now
+        return scalars
 
     def pause(self) -> None:
         """Leaves what comes before the next `fetch` out of the speed: it did other work."""

@@ -22,9 +22,21 @@ def read_results(workdir: Path) -> Results | None:
 
 
 def make_results(
-    experiment: Experiment, split: str, metrics: Metrics, examples_per_s: float | None
+    experiment: Experiment,
+    split: str,
+    metrics: Metrics,
+    skipped_steps: int,
+    examples_per_s: float | None,
 ) -> Results:
-    """Puts the results of a run together; `split` is that of the first evaluator."""
+    """Puts the results of a run together.
+
+    Args:
+        experiment: that was run.
+        split: of the first evaluator.
+        metrics: at the end.
+        skipped_steps: without an update, as the loss or gradient was not finite.
+        examples_per_s: of training, over all processes.
+    """
     cost = count_image(experiment)
     return {
         'spec': experiment.model_settings['spec'],
@@ -36,6 +48,7 @@ def make_results(
         'seed': experiment.seed,
         'batch_size': experiment.batch_size,
         'steps': experiment.total_steps,
+        'skipped_steps': skipped_steps,
         'metrics': {name: metric._asdict() for name, metric in metrics.items()},
         'params': cost.params,
         'gflops': cost.gflops,

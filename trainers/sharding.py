@@ -20,7 +20,7 @@ _FSDP_FROM = 2**13
 
 
 def make_mesh(
-    data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+    data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """A mesh over devices, by default all; one axis may be -1, which takes what is left.
 
@@ -74,7 +74,8 @@ def batch_share(mesh: Mesh, process: int) -> tuple[int, int]:
         UserError: if the rows of two processes overlap without being the same.
     """
     rows: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
-    for device, (part,) in batch_sharding(mesh).devices_indices_map((mesh.size,)).items():
+    parts: Any = batch_sharding(mesh).devices_indices_map((mesh.size,))
+    for device, (part,) in parts.items():
         rows[device.process_index].add(part.indices(mesh.size))
     shares = sorted({tuple(sorted(parts)) for parts in rows.values()})
     if len(set().union(*shares)) < sum(map(len, shares)) or len(set(map(len, shares))) > 1:

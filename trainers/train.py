@@ -1,15 +1,12 @@
 """The train loop: from an experiment to checkpoints, metrics and results.json."""
 
 import logging
-import math
 import signal
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from clu import periodic_actions
-from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from trainers.checkpoints import Checkpoints, open_checkpoints
 from trainers.construct import UserError
@@ -17,32 +14,33 @@ from trainers.evaluators import Evaluators, Metrics
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer
+from trainers.prefetch import Prefetch
+from trainers.processes import all_true
+from trainers.profile import Profiles
 from trainers.results import make_results, read_results
-from trainers.sharding import put_batch
 from trainers.state import TrainState, create_state
 from trainers.step import make_train_step
+from trainers.terminal import progress_bar
 from trainers.workdir import log_changes, record_run, write_json
 
 log = logging.getLogger(__name__)
 
 
-def train(
-    experiment: Experiment, evaluators: Evaluators, workdir: Path, config: ConfigDict
-) -> dict[str, Any]:
+def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict[str, Any]:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
         experiment: what to train.
         evaluators: run now and then, and at the end.
         workdir: of checkpoints, metrics and results; may hold an earlier part of the run.
-        config: that the experiment was made from, for the record.
 
     Returns:
         The results, as in results.json.
 
     Raises:
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
-        UserError: if the workdir's checkpoint does not fit the experiment.
+        UserError: if the workdir's checkpoint does not fit the experiment, the loss is not finite,
+            or the last state cannot be saved.
     """
     total = experiment.total_steps
     with ExitStack() as stack:
@@ -54,12 +52,13 @@ def train(
                 f'{workdir} is at step {start}, past total_steps={total}; '
                 'use another --workdir, or more steps'
             )
-        log_changes(workdir, config)
-        results = read_results(workdir)
-        if start == total and results is not None and results['steps'] == total:
+        log_changes(workdir, experiment.config)
+        results = read_results(workdir) if start == total else None
+        if all_true(results is not None and results['steps'] == total) and results:
             log.info('finished before, at step %d: nothing to do', total)
             return results
-        record_run(workdir, config)
+        checkpoints.check_room(state, total)
+        record_run(workdir, experiment.config)
         log.info('training %s from step %d to %d', experiment.model_settings['spec'], start, total)
         writer = stack.enter_context(closing(make_writer(workdir, start)))
 
@@ -80,45 +79,75 @@ def train(
             every_steps=experiment.log_every_steps,
             every_secs=None,
         )
-        batches = stack.enter_context(closing(experiment.train_batches(start)))
+        read = stack.enter_context(closing(experiment.train_batches(start)))
+        batches = Prefetch(read, experiment.mesh)
+        batch = batches.next()
         train_step = make_train_step(experiment)
-        with StopSignals() as stop, tqdm(total=total, initial=start, disable=None) as bar:
+        profiles = stack.enter_context(Profiles(workdir / 'tensorboard'))
+        bar = stack.enter_context(progress_bar(start, total))
+        with StopSignals() as signals:
             for step in range(start + 1, total + 1):
-                state, sums = train_step(state, put_batch(next(batches), experiment.mesh))
-                window.add(sums)
+                state, sums = train_step(state, batch)
+                batch = batches.next(sums)
+                window.add(step, sums, batches.waited_s)
                 bar.update()
-                if step % experiment.log_every_steps == 0 or step == total:
+                profiles.step(sums)
+                stop = signals.at(step)
+                logs = step % experiment.log_every_steps == 0 or step == total
+                saves = checkpoints.due(step) or step == total or stop
+                if logs or saves:
+                    check_finite(window.skipped(), experiment, checkpoints, workdir)
+                if logs:
                     scalars = window.fetch()
                     scalars['train/learning_rate'] = float(experiment.schedule(step - 1))
                     writer.write_scalars(step, scalars)
                     log.info('step %d  %s', step, format_scalars(scalars))
-                    check_finite(scalars['train/loss'], step, checkpoints)
                 report(step)  # after the fetch, which waits for the device
                 if step < total and step % (experiment.eval_every_steps or total) == 0:
                     evaluate(state, step)
                     window.pause()
-                if stop.received:
-                    log.info('%s: saving, then stopping', signal.Signals(stop.received).name)
-                if checkpoints.due(step) or step == total or stop.received:
+                if stop:
+                    log.info('%s: saving, then stopping', signal.Signals(stop).name)
+                if saves:
                     writer.flush()  # what a checkpoint stands for is on disk before it
                     checkpoints.save(step, state)
                     window.pause()
-                if stop.received:
-                    raise Interrupted(stop.received)
+                if stop:
+                    checkpoints.finish()
+                    raise Interrupted(stop)
         metrics = evaluate(state, total)
+        if start < total:
+            checkpoints.finish()
         split = next(iter(evaluators.values())).split
-        results = make_results(experiment, split, metrics, window.examples_per_s)
+        skipped = int(state.skipped)
+        results = make_results(experiment, split, metrics, skipped, window.examples_per_s)
         write_json(workdir / 'results.json', results)
     return results
 
 
-def check_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
-    """Raises UserError where a run has diverged."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f'the loss is {loss} at step {step}, the newest checkpoint is of step '
-            f'{checkpoints.latest()}; lower the learning rate or clip more'
-        )
+def check_finite(
+    skipped: list[int], experiment: Experiment, checkpoints: Checkpoints, workdir: Path
+) -> None:
+    """Stops a run, or says so, where updates were left out: their loss or gradient is not finite.
+
+    Raises:
+        UserError: with `config.nonfinite='stop'`. The ids of the first such batch are written to
+            nonfinite.json.
+    """
+    if not skipped:
+        return
+    if experiment.nonfinite == 'skip':
+        log.warning('no update at steps %s: the loss or gradient was not finite', skipped)
+        return
+    ids = experiment.train_ids(skipped[0])
+    path = workdir / 'nonfinite.json'
+    write_json(path, {'step': skipped[0], 'ids': ids})
+    checkpoints.finish()
+    raise UserError(
+        f'the loss or gradient is not finite at step {skipped[0]}, the newest checkpoint is of '
+        f'step {checkpoints.latest()}; the examples ({ids[0]} and {len(ids) - 1} more) are in '
+        f'{path}; lower the learning rate, clip more, or set --config.nonfinite=skip'
+    )
 
 
 def format_scalars(scalars: dict[str, float]) -> str:

@@ -3,17 +3,17 @@
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from trainers.construct import UserError
+from trainers.processes import all_true, is_first
 
 log = logging.getLogger(__name__)
 
@@ -21,47 +21,63 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'clu'
 
 
 def open_workdir(workdir: Path) -> Path:
-    """Makes a workdir and checks that it can be written.
+    """Makes a workdir and checks that it can be written, and is the same for all processes.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if it cannot, or is not.
     """
-    probe = workdir / f'.writable-{os.getpid()}'
+    mine = workdir / f'.process-{jax.process_index()}'
+    problem: OSError | None = None
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        mine.write_text('')
     except OSError as error:
+        problem = error
+    everywhere = all_true(problem is None)
+    seen = [(workdir / f'.process-{i}').exists() for i in range(jax.process_count())]
+    shared = all_true(all(seen))
+    if problem is None:
+        mine.unlink()
+    if not everywhere:
+        reason = problem.strerror if problem else 'on another process'
         raise UserError(
-            f'--workdir={workdir} cannot be written ({error.strerror}); name a folder that can'
-        ) from error
+            f'--workdir={workdir} cannot be written ({reason}); name a folder that can'
+        ) from problem
+    if not shared:
+        raise UserError(
+            f'--workdir={workdir} is not the same folder on every process; name one on a file '
+            'system that all of them share'
+        )
     return workdir
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole or not at all."""
+    """Writes JSON whole or not at all; the first process does."""
+    if not is_first():
+        return
     draft = path.with_suffix('.tmp')
     draft.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
     draft.replace(path)
 
 
-def log_changes(workdir: Path, config: ConfigDict) -> None:
+def log_changes(workdir: Path, config: Mapping[str, Any]) -> None:
     """Says which keys differ from those that an earlier part of the run left."""
-    path, resolved = workdir / 'config.json', json.loads(config.to_json())
-    if path.exists():
-        old, new = (flatten_dict(c, sep='.') for c in (json.loads(path.read_text()), resolved))
+    path = workdir / 'config.json'
+    if is_first() and path.exists():
+        old, new = (flatten_dict(c, sep='.') for c in (json.loads(path.read_text()), dict(config)))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 log.warning('config.%s was %s, is now %s', key, old.get(key), new.get(key))
 
 
-def record_run(workdir: Path, config: ConfigDict) -> None:
+def record_run(workdir: Path, config: Mapping[str, Any]) -> None:
     """Writes the resolved config, the git revision, package versions and the devices.
 
     Results of an earlier, shorter run are taken away.
     """
-    (workdir / 'results.json').unlink(missing_ok=True)
-    write_json(workdir / 'config.json', json.loads(config.to_json()))
+    if is_first():
+        (workdir / 'results.json').unlink(missing_ok=True)
+    write_json(workdir / 'config.json', config)
     write_json(
         workdir / 'environment.json',
         {

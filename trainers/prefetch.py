@@ -1,0 +1,38 @@
+"""Batches on the devices, read while they compute."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from jax.sharding import Mesh
+
+from datasets.pipeline import Batch
+from trainers.loss import Batch as DeviceBatch
+from trainers.sharding import put_batch
+from trainers.step import Sums
+
+
+class Prefetch:
+    """Reads the batch of the next step behind a step that is running.
+
+    Attributes:
+        waited_s: seconds for which the devices may have had nothing to do because the last batch
+            was not there yet.
+    """
+
+    def __init__(self, batches: Iterator[Batch], mesh: Mesh) -> None:
+        self._batches, self._mesh = batches, mesh
+        self.waited_s = 0.0
+
+    def next(self, running: Sums | None = None) -> DeviceBatch:
+        """The next batch.
+
+        Args:
+            running: results of the step that was started last; it is not waited for.
+        """
+        start = time.perf_counter()
+        batch = next(self._batches)
+        last: Any = None if running is None else running['n']
+        idle = last is None or last.is_ready()
+        self.waited_s = time.perf_counter() - start if idle else 0.0
+        return put_batch(batch, self._mesh)

@@ -1,0 +1,97 @@
+"""This process as one of several, which train one model together."""
+
+import logging
+import os
+import signal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from trainers.construct import UserError
+
+log = logging.getLogger(__name__)
+
+# A process that is not heard of for so long is dead, and the others end with an error.
+HEARTBEAT_TIMEOUT_S = 30
+
+
+def join_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Connects to the other processes, if this one was launched as one of several.
+
+    That is so where the three arguments are given; as a step of SLURM with several tasks; and on
+    TPU machines, which know of each other. Call it before anything else asks jax for devices.
+
+    Args:
+        coordinator_address: HOST:PORT of the process 0.
+        num_processes: how many there are.
+        process_id: number of this one, from 0.
+
+    Raises:
+        UserError: if some of the arguments are given and others not, or the others do not answer.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if None in given and given != (None, None, None):
+        raise UserError(
+            'of --coordinator_address, --num_processes and --process_id some are missing; '
+            'give all three, or none on a TPU pod or under SLURM'
+        )
+    if coordinator_address is None and not (_in_slurm_step() or _on_tpu()):
+        return
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f'the processes do not come together: {error}') from error
+
+
+def _in_slurm_step() -> bool:
+    """Whether srun started this process as one of several."""
+    tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '1')
+    return int(tasks) > 1
+
+
+def _on_tpu() -> bool:
+    """Whether this is a TPU machine that is to use its TPU."""
+    wanted = os.environ.get('JAX_PLATFORMS', 'tpu')
+    devices = (os.path.exists(f'/dev/{name}') for name in ('accel0', 'vfio/0'))
+    return 'tpu' in wanted and any(devices) and 'TPU_WORKER_ID' in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process writes what all have in common."""
+    return jax.process_index() == 0
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def all_true(value: bool) -> bool:
+    """Whether a value is true on every process; all must ask."""
+    return (
+        bool(np.all(multihost_utils.process_allgather(np.asarray(value)))) if several() else value
+    )
+
+
+def wait_for_all(where: str) -> None:
+    """Returns when every process has come here."""
+    if several():
+        multihost_utils.sync_global_devices(where)
+
+
+def leave(status: int) -> None:
+    """Ends this process at once if it failed as one of several.
+
+    The others wait for it in a computation, so that an orderly end, which waits for them, would
+    never come. They see the connection close and fail in turn.
+    """
+    if several() and status not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+        os._exit(status)
