@@ -5,6 +5,8 @@ import logging
 import math
 import re
 import shutil
+import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +79,6 @@ class Checkpoints:
                 keep_period=keep_every_steps,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
             ),
         )
 
@@ -196,14 +197,15 @@ class Checkpoints:
     def _try(self, step: int) -> tuple[TrainState | None, str | None]:
         """A state, or what is wrong with it; no process waits here for another."""
         folder = self._manager.directory / str(step)
+        target = ocp.args.StandardRestore(abstract_state(self._experiment))
         try:
             saved = ocp.JsonCheckpointHandler().restore(folder / 'identity')
             self._check_identity(saved)
-            target = ocp.args.StandardRestore(abstract_state(self._experiment))
             return ocp.StandardCheckpointHandler().restore(folder / 'state', args=target), None
         except UserError:
             raise
         except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
+            _ignore_loose_ends()
             return None, _line(error)
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
@@ -281,6 +283,20 @@ def restore_trained(workdir: Path, experiment: Experiment) -> TrainState:
     raise UserError(f'{workdir} holds no checkpoint; train first, with --mode=train')
 
 
+def _ignore_loose_ends() -> None:
+    """Nothing more is said of the many reads that Orbax drops when one of them fails."""
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+    show = sys.unraisablehook
+
+    def show_others(unraisable: Any) -> None:
+        dropped = f'{unraisable.object} {unraisable.exc_value}'
+        if not re.search('orbax|_read_array|Event loop is closed', dropped):
+            show(unraisable)
+
+    sys.unraisablehook = show_others
+
+
 def _unfinished_steps(folder: Path) -> list[int]:
     """Steps whose save was cut off, and left the folder that Orbax renames at its end."""
     if not folder.is_dir():
@@ -297,6 +313,8 @@ def _gb(size: float) -> str:
     return f'{size / 1e9:.3f} GB'
 
 
-def _line(problem: object) -> str:
-    """The first line of a message."""
+def _line(problem: Any) -> str:
+    """The first line of what an error came from."""
+    while getattr(problem, '__cause__', None):
+        problem = problem.__cause__
     return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
