@@ -73,13 +73,16 @@ def last_line(error: Exception) -> str:
 
 def main(argv: list[str]) -> int:
     # Here, so that --help and flags that are wrong answer at once.
-    from trainers.processes import leave
+    from trainers.processes import leave, lost_process
 
     try:
         status = run(argv)
-    except Exception:
-        traceback.print_exc()
-        status = 1
+    except Exception as error:
+        if lost := lost_process(error):
+            status = fail(error, lost)
+        else:
+            traceback.print_exc()
+            status = 1
     leave(status)
     return status
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits
 from tests.test_train import make, on
 from trainers.checkpoints import open_checkpoints, restore_trained
 from trainers.construct import UserError
@@ -30,7 +29,9 @@ def train(experiment, state, step, steps):
 
 
 # Warnings of what Orbax drops when a read fails, which come at any later time.
-pytestmark = pytest.mark.filterwarnings('ignore:.*_read_array:pytest.PytestUnraisableExceptionWarning')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:.*_read_array:pytest.PytestUnraisableExceptionWarning'
+)
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,7 @@
 """This process as one of several, which train one model together."""
 
-import logging
 import os
+import re
 import signal
 
 import jax
@@ -10,7 +10,8 @@ from jax.experimental import multihost_utils
 
 from trainers.construct import UserError
 
-log = logging.getLogger(__name__)
+# In errors of collectives and of the coordination service.
+_LOST = 'Gloo|NCCL|[Cc]oordination|closed by peer|heartbeat|UNAVAILABLE|DEADLINE_EXCEEDED'
 
 # A process that is not heard of for so long is dead, and the others end with an error.
 HEARTBEAT_TIMEOUT_S = 30
@@ -85,6 +86,16 @@ def wait_for_all(where: str) -> None:
     """Returns when every process has come here."""
     if several():
         multihost_utils.sync_global_devices(where)
+
+
+def lost_process(error: Exception) -> str | None:
+    """What to say of an error that comes from another process having ended; None of others."""
+    if not several() or not re.search(_LOST, str(error)):
+        return None
+    return (
+        f'another process has ended or cannot be reached ({str(error).splitlines()[0]}); see what '
+        'it printed, then run the same commands again: they go on from the newest checkpoint'
+    )
 
 
 def leave(status: int) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,7 @@ Rules = Sequence[tuple[str, Sequence[str | None]]]
 _FSDP_FROM = 2**13
 
 
-def make_mesh(
-    data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
-) -> Mesh:
+def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over devices, by default all; one axis may be -1, which takes what is left.
 
     Raises:
@@ -66,22 +64,31 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
 
 
 def batch_share(mesh: Mesh, process: int) -> tuple[int, int]:
-    """Which share of each global batch a process reads, and of how many.
-
-    Processes whose devices hold the same rows, as those that `tensor` spans, read the same.
-
-    Raises:
-        UserError: if the rows of two processes overlap without being the same.
-    """
+    """Which share of each global batch a process reads, and of how many."""
     rows: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
     parts: Any = batch_sharding(mesh).devices_indices_map((mesh.size,))
     for device, (part,) in parts.items():
         rows[device.process_index].add(part.indices(mesh.size))
-    shares = sorted({tuple(sorted(parts)) for parts in rows.values()})
+    return share_of_rows(rows, process)
+
+
+def share_of_rows(rows: Mapping[int, set[Any]], process: int) -> tuple[int, int]:
+    """Number of a process's share, and how many there are.
+
+    Processes that hold the same rows of a batch, as those that `tensor` spans, have the same.
+
+    Args:
+        rows: of the batch, by process.
+        process: one of them.
+
+    Raises:
+        UserError: if the rows of two processes overlap without being the same.
+    """
+    shares = sorted({tuple(sorted(held)) for held in rows.values()})
     if len(set().union(*shares)) < sum(map(len, shares)) or len(set(map(len, shares))) > 1:
         raise UserError(
-            f'config.mesh {dict(mesh.shape)} gives {len(rows)} processes rows of the batch that '
-            'overlap; let tensor divide the devices of a process, or be a multiple of them'
+            f'config.mesh gives {len(rows)} processes rows of the batch that overlap; let tensor '
+            'divide the devices of a process, or be a multiple of them'
         )
     return shares.index(tuple(sorted(rows[process]))), len(shares)
 
