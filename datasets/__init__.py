@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from datasets.dataset import Dataset
 from datasets.digits import load_digits
+from datasets.imagenet import load_imagenet
 
 # Name -> function from the data directory ('' where the data come with a package).
 DATASETS: dict[str, Callable[[str], Dataset]] = {
     'digits': load_digits,
+    'imagenet2012': load_imagenet,
 }
 
 

@@ -5,7 +5,8 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
-from token_learner.attention import Attention, _over_mesh, dot_product_attention
+from token_learner.attention import Attention, dot_product_attention
+from token_learner.partitioning import over_mesh
 
 
 def qkv(b=2, n=5, m=7, k=2, d=8):
@@ -82,7 +83,7 @@ def test_a_mesh_cuts_batch_and_heads():
             shapes.append(args[0].shape)
             return dot_product_attention(*args, implementation='xla')
 
-        return _over_mesh(kernel, *args), shapes
+        return over_mesh(kernel, *args), shapes
 
     with jax.set_mesh(mesh):
         np.testing.assert_allclose(jax.jit(lambda *a: cut(*a)[0])(*args), by_hand(*args), atol=1e-5)

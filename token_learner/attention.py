@@ -1,22 +1,16 @@
 """Multi-head attention and its implementations."""
 
-import math
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice
+from token_learner.partitioning import mesh_parts, over_mesh
 
 IMPLEMENTATIONS = ('auto', 'xla', 'cudnn', 'flash')
 CUDNN_TYPES = (jnp.dtype('float16'), jnp.dtype('bfloat16'))
-
-# Mesh axes by which kernels are cut: a batch by the first two, heads by the last.
-BATCH_AXES, HEAD_AXIS = ('data', 'fsdp'), 'tensor'
 
 # The kernel pays where the logits no longer fit next to everything else.
 _FLASH_FROM = 1024
@@ -40,8 +34,8 @@ def dot_product_attention(
     - 'cudnn': the fused kernel of NVIDIA GPUs, for float16 and bfloat16.
     - 'flash': the fused kernel of TPUs, for sequences of any length.
     - 'auto': 'cudnn' on an NVIDIA GPU from Ampere on where type and width allow it, 'flash' on a
-      TPU from 1,024 positions on, otherwise 'xla'. It looks at the machine that traces the
-      program.
+      TPU from 1,024 positions on, otherwise 'xla'. It looks at the devices of the mesh that is set,
+      and without one at the machine that traces the program.
 
     A bias is for 'xla', which 'auto' is then; the kernels are not given one here.
 
@@ -61,15 +55,16 @@ def dot_product_attention(
             "model's dtype to one of them, or use 'xla'"
         )
     kernel = _flash if implementation == 'flash' else _cudnn
-    return _over_mesh(kernel, query, key, value)
+    return over_mesh(kernel, query, key, value)
 
 
 def _choose(query: Array, key: Array) -> str:
-    (b, _, k, d), parts, device = query.shape, _mesh_parts(), jax.devices()[0]
+    (b, _, k, d), parts = query.shape, mesh_parts()
     if b % parts[0] or k % parts[1]:
         return 'xla'
-    if device.platform == 'tpu' and min(query.shape[1], key.shape[1]) >= _FLASH_FROM:
-        return 'flash'
+    target, device = jax.sharding.get_abstract_mesh().abstract_device, jax.devices()[0]
+    if (target is not None and target.platform == 'tpu') or device.platform == 'tpu':
+        return 'flash' if min(query.shape[1], key.shape[1]) >= _FLASH_FROM else 'xla'
     fits = query.dtype in CUDNN_TYPES and d % 8 == 0 and d <= 128
     if fits and 'cuda' in device.client.platform_version:
         major = int(device.compute_capability.partition('.')[0])
@@ -135,36 +130,6 @@ def _blocks(length: int) -> tuple[int, int]:
     padded = {block: -(-length // block) * block for block in _FLASH_BLOCKS}
     block = min(padded, key=lambda block: (padded[block], -block))
     return padded[block], block
-
-
-def _over_mesh(kernel: Callable[..., Array], *args: Array) -> Array:
-    """Runs a kernel, which the compiler cannot cut, on each device's examples and heads.
-
-    The mesh is the one set by `jax.set_mesh` or `jax.sharding.use_abstract_mesh`, if any.
-
-    Raises:
-        ValueError: if the batch or the heads cannot be cut into the mesh's parts.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return kernel(*args)
-    parts, (b, _, k, _) = _mesh_parts(), args[0].shape
-    if b % parts[0] or k % parts[1]:
-        raise ValueError(
-            f'a batch of {b} and {k} heads cannot be cut into the {parts[0]} and {parts[1]} parts '
-            "of the mesh, as a kernel needs; use multiples, or attention='xla'"
-        )
-    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-    spec = PartitionSpec(batch, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
-    return jax.shard_map(
-        kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
-    )(*args)
-
-
-def _mesh_parts() -> tuple[int, int]:
-    """How many parts of a batch and of the heads the mesh has."""
-    shape = jax.sharding.get_abstract_mesh().shape
-    return math.prod(shape.get(axis, 1) for axis in BATCH_AXES), shape.get(HEAD_AXIS, 1)
 
 
 class Attention(nn.Module):

@@ -98,6 +98,20 @@ def count(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, Cost]:
     return dict(costs)
 
 
+def count_program(function: Callable[..., Any], *inputs: Any) -> Cost:
+    """Counts a function of arrays, such as a whole train step; parameters are not counted.
+
+    Args:
+        function: that jax can trace.
+        *inputs: trees of arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+        ValueError: if the cost of an operation is not known here, as that of a kernel.
+    """
+    program = jax.make_jaxpr(function)(*inputs)
+    return sum((cost for _, cost in _operations(program.jaxpr, ())), Cost())
+
+
 def _add(costs: defaultdict[str, Cost], names: Sequence[str], cost: Cost) -> None:
     """Adds a cost to a module and to all that it is inside of."""
     for end in range(len(names) + 1):

@@ -15,6 +15,7 @@ from token_learner.attention import IMPLEMENTATIONS, Attention, Bias
 from token_learner.checks import check_choice
 from token_learner.merging import TokenMerging
 from token_learner.mlp import Mlp
+from token_learner.partitioning import shard_batch
 
 Factory = Callable[..., nn.Module]
 
@@ -231,7 +232,7 @@ def _apply(
     """module(*args), of which the backward pass computes anew what `remat` says."""
 
     def apply(module: Any, *args: Any) -> Any:
-        return module(*args, train=train, **options)
+        return jax.tree.map(shard_batch, module(*args, train=train, **options))
 
     if remat != 'none':
         apply = nn.remat(apply, policy=REMAT[remat], prevent_cse=not scanned)

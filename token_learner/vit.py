@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice, check_positive
 from token_learner.encoder import Encoder, Factory
+from token_learner.partitioning import shard_batch
 
 
 def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
@@ -100,7 +101,7 @@ class ViT(nn.Module):
         x = nn.Conv(
             self.width, self.patch, self.patch, padding='VALID', dtype=self.dtype, name='embedding'
         )(images)
-        x = x.reshape(x.shape[0], h * w, self.width)
+        x = shard_batch(x.reshape(x.shape[0], h * w, self.width))
         if self.head == 'token':
             token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width))
             token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
@@ -132,6 +133,7 @@ class ViT(nn.Module):
         if self.representation is not None:
             x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
         self.sow('intermediates', 'pre_logits', x)
-        return nn.Dense(
+        logits = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name='head'
-        )(x)
+        )(shard_batch(x))
+        return shard_batch(logits)

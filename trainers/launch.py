@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from token_learner.vit import patch_grid
@@ -55,7 +54,8 @@ def check_model(experiment: Experiment) -> None:
             patch that is larger, or a grid of patches that a reduction does not divide.
     """
     size, patch = experiment.data.image_shape[:2], experiment.model.patch
-    attention, backend = experiment.model_settings['attention'], jax.default_backend()
+    attention = experiment.model_settings['attention']
+    backend = experiment.mesh.devices.flat[0].platform
     if {'cudnn': 'gpu', 'flash': 'tpu'}.get(attention, backend) != backend:
         raise UserError(
             f"config.model.attention={attention!r} does not run on a {backend}; use 'auto', which "
