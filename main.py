@@ -17,17 +17,20 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # TensorFlow, behind clu, t
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ('train', 'eval', 'predict', 'visualize')
+MODES = ('train', 'eval', 'predict', 'visualize', 'plan')
 
 config_flags.DEFINE_config_file('config', None, 'File of the config, with :ARGUMENT.')
 flags.DEFINE_string('workdir', None, 'Folder of checkpoints, metrics, results and pictures.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_string('evaluator', None, 'With --mode=eval: one of config.evaluators, else all.')
+flags.DEFINE_string('topology', None, 'With --mode=plan: the machine, such as v5e:16x16 or cpu:8.')
+flags.DEFINE_string('json', None, 'With --mode=plan: a file for the plan as JSON.')
+flags.DEFINE_string('compilation_cache', None, 'Folder of compiled programs, used again.')
 flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0, of several processes.')
 flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
 flags.DEFINE_integer('process_id', None, 'Number of this process among them, from 0.')
 flags.DEFINE_bool('debug', False, 'Show the traceback of an error in the input.')
-flags.mark_flags_as_required(['config', 'workdir'])
+flags.mark_flags_as_required(['config'])
 
 FLAGS = flags.FLAGS
 
@@ -92,7 +95,7 @@ def run(argv: list[str]) -> int:
     from trainers.construct import UserError
     from trainers.interrupt import Interrupted
     from trainers.launch import launch
-    from trainers.memory import keep_freed_memory
+    from trainers.memory import keep_freed_memory, use_compilation_cache
     from trainers.processes import join_processes
 
     logging.set_verbosity(logging.WARNING)
@@ -101,7 +104,9 @@ def run(argv: list[str]) -> int:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         keep_freed_memory()
         join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-        launch(FLAGS.config, FLAGS.workdir, FLAGS.mode, FLAGS.evaluator)
+        use_compilation_cache(FLAGS.compilation_cache)
+        names = ('mode', 'workdir', 'evaluator', 'topology', 'json')
+        launch(FLAGS.config, **{name: FLAGS[name].value for name in names})
     except (UserError, OSError) as error:
         return fail(error, str(error))
     except KeyboardInterrupt:  # before training, or a second time

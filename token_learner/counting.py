@@ -249,15 +249,17 @@ _CALLS = {
 }  # fmt: skip
 _PROGRAMS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 _FREE = """
-    broadcast_in_dim concatenate copy copy_p cos device_put dynamic_slice dynamic_update_slice erf
-    erf_inv erfc expand_dims expm1 exp2 gather iota log log1p name optimization_barrier pad pow
-    random_bits random_fold_in random_seed random_split random_unwrap random_wrap
-    reduce_precision reshape rev rsqrt scatter select_n sharding_constraint sin slice split sqrt
-    squeeze stop_gradient tanh transpose cbrt
+    bitcast_convert_type broadcast_in_dim cbrt concatenate copy copy_p cos device_put
+    dynamic_slice dynamic_update_slice erf erf_inv erfc exp2 expand_dims expm1 gather iota log
+    log1p name optimization_barrier pad pow random_bits random_clone random_fold_in random_seed
+    random_split random_unwrap random_wrap reduce_precision reshape reshard rev rsqrt scatter
+    select_n sharding_constraint sin slice split sqrt squeeze stack stop_gradient tanh transpose
+    unstack
 """
 _ELEMENTWISE = """
-    abs add add_any and ceil clamp div eq floor ge gt is_finite le lt max min mul ne neg nextafter
-    not or rem round sign square sub xor
+    abs add add_any and ceil clamp div eq floor ge gt is_finite le lt max min mul ne neg
+    nextafter not or rem round shift_left shift_right_arithmetic shift_right_logical sign square
+    sub xor
 """
 _REDUCE = 'reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum'
 _COSTS: dict[str, Callable[[Any], Cost]] = {

@@ -1,7 +1,6 @@
 """The train step: one jitted function over the mesh."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ from trainers.state import TrainState, abstract_state
 
 # Sums over examples and the number of examples, so that metrics of many steps merge.
 Sums = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 
 
 def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -97,7 +95,7 @@ def _share_of_loss(
     return jnp.sum(experiment.loss(logits, batch) * batch['mask']) / n, mutable
 
 
-def make_train_step(experiment: Experiment) -> TrainStep:
+def make_train_step(experiment: Experiment) -> jax.stages.Wrapped:
     """The step, compiled for the mesh; the old state's memory is given to the new one."""
     state = jax.tree.map(lambda x: x.sharding, abstract_state(experiment))
     return jax.jit(
