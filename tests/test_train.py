@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import digits
 from datasets.pipeline import Reading
+from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
 from trainers.state import abstract_state, create_state
@@ -49,9 +50,18 @@ def test_eight_devices_give_the_loss_curve_of_one():
     experiment = make()
     one, _ = losses(on(experiment, 1), 20)
     assert one[-1] < one[0]
-    for mesh in [(8, 1, 1), (1, 8, 1)]:
+    for mesh in [(8, 1, 1), (1, 8, 1), (2, 2, 2)]:
         many, _ = losses(on(experiment, *mesh), 20)
         np.testing.assert_allclose(many, one, rtol=1e-5)
+
+
+def test_microbatches_train_as_the_whole_batch_does():
+    whole, _ = losses(on(make(), 1), 10)
+    for mesh in [(1, 1, 1), (2, 2, 2)]:
+        parts, _ = losses(on(make(microbatches=4), *mesh), 10)
+        np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    with pytest.raises(UserError, match='8 parts of the mesh and 8 microbatches'):
+        make(microbatches=8)
 
 
 def test_scan_and_remat_train_as_plain_layers_do():
@@ -76,13 +86,39 @@ def test_fsdp_shards_the_largest_axis_and_the_optimizer_state_with_it():
     assert specs['step'] == P()
 
 
-def test_a_rule_decides_before_the_default():
-    mesh = on(make(), 1, 4, 2).mesh
-    tree = {'a': {'kernel': np.zeros((8, 16))}, 'b': {'kernel': np.zeros((8, 16))}}
-    rules = [('a/kernel', P('tensor'))]
-    shardings = infer_shardings(tree, mesh, rules)
-    assert shardings['a']['kernel'].spec == P('tensor')
-    assert shardings['b']['kernel'].spec == P(None, 'fsdp')
+def test_tensor_parallel_rules_and_what_fsdp_takes_of_the_rest():
+    state = abstract_state(on(make(), 1, 4, 2))
+    specs = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): x.sharding.spec
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    }
+    expected = {
+        'attention/query/kernel': P('fsdp', 'tensor'),  # 64 x 4 heads x 16
+        'attention/query/bias': P('tensor'),
+        'attention/out/kernel': P('tensor', None, 'fsdp'),
+        'attention/out/bias': P(),
+        'mlp/hidden/kernel': P('fsdp', 'tensor'),
+        'mlp/out/kernel': P('tensor', 'fsdp'),
+        'norm_mlp/scale': P(),
+    }
+    for name, spec in expected.items():
+        found = {v for k, v in specs.items() if k.endswith(f'encoder/block_0/{name}')}
+        assert found == {spec}, name
+
+
+@pytest.mark.parametrize(
+    ('rule', 'message'),
+    [
+        (('kernel', ('tensor',)), r'fit a/kernel \[8, 15\]: it has 1 axes; name one'),
+        (('kernel', ('tensro', None)), "'tensro' is no axis; use data, fsdp, tensor"),
+        (('kernel', (None, 'tensor')), 'tensor=2 does not divide 15; use another'),
+        (('kernle', ('tensor', None)), 'fits no parameter'),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused(rule, message):
+    mesh, tree = on(make(), 1, 4, 2).mesh, {'a': {'kernel': np.zeros((8, 15))}}
+    with pytest.raises(UserError, match=message):
+        infer_shardings(tree, mesh, [rule])
 
 
 def test_the_step_is_the_gradient_of_the_mean_over_unmasked_examples():

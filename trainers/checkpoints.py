@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import re
 import shutil
 import sys
@@ -251,9 +250,9 @@ class Checkpoints:
             raise UserError(f'{message}; mend {self._folder} and run the command again')
         log.error('%s; the next that is due will be tried', message)
 
-    def _free(self) -> float:
-        """Bytes left where the checkpoints lie; of a bucket, any number."""
-        return math.inf if '://' in str(self._folder) else shutil.disk_usage(self._folder).free
+    def _free(self) -> int:
+        """Bytes left where the checkpoints lie."""
+        return shutil.disk_usage(self._folder).free
 
 
 def open_checkpoints(

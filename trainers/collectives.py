@@ -42,7 +42,12 @@ def find_collectives(text: str) -> dict[str, Traffic]:
     """
     computations, entry = _parse(text)
     totals: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for kind, size, times in _walk(computations, entry, 1):
+    seen = set()
+    for channel, kind, size, times in _walk(computations, entry, 1):
+        if channel in seen:
+            continue  # one transfer behind several computations stands in each of them
+        if channel is not None:
+            seen.add(channel)
         totals[kind][0] += times
         totals[kind][1] += size * times
     return {kind: Traffic(*totals[kind]) for kind in KINDS if kind in totals}
@@ -63,8 +68,8 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
 
 def _walk(
     computations: dict[str, list[_Instruction]], name: str, times: int
-) -> Iterator[tuple[str, int, int]]:
-    """Kind, bytes and number of runs of the collectives in a computation and those it calls."""
+) -> Iterator[tuple[str | None, str, int, int]]:
+    """Channel, kind, bytes and number of runs of the collectives in a computation."""
     types = {i.name: i.type for i in computations[name]}
     for instruction in computations[name]:
         kind = instruction.opcode.removesuffix('-start')
@@ -74,7 +79,8 @@ def _walk(
                 size *= _gathered(instruction, size)
             # A compiler for TPUs writes a reduce-scatter as this fusion.
             fused = kind == 'all-reduce' and 'all-reduce-scatter' in name
-            yield 'reduce-scatter' if fused else kind, size, times
+            channel = re.search(r'channel_id=(\d+)', instruction.rest)
+            yield channel and channel[1], 'reduce-scatter' if fused else kind, size, times
             continue
         runs = times * _trip_count(instruction, computations)
         for group in _CALLED.findall(instruction.rest):

@@ -38,6 +38,8 @@ def launch(
         return
     if workdir is None:
         raise UserError(f'--mode={mode} needs --workdir')
+    if '://' in workdir:
+        raise UserError(f'--workdir={workdir} is no folder; mount the bucket, and name the folder')
     log_to_terminal()
     if several() and mode not in ('train', 'eval'):
         raise UserError(f'--mode={mode} is for one process; start one')

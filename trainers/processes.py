@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,6 +40,10 @@ def join_processes(
             'of --coordinator_address, --num_processes and --process_id some are missing; '
             'give all three, or none on a TPU pod or under SLURM'
         )
+    if not _on_tpu():
+        # Else libtpu, where it is installed to plan with, complains that there is no TPU.
+        os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+        os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
     if coordinator_address is None and not (_in_slurm_step() or _on_tpu()):
         return
     try:
@@ -46,6 +51,7 @@ def join_processes(
             coordinator_address,
             num_processes,
             process_id,
+            cluster_detection_method='deactivate' if coordinator_address else None,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
     except (RuntimeError, ValueError) as error:
@@ -59,10 +65,9 @@ def _in_slurm_step() -> bool:
 
 
 def _on_tpu() -> bool:
-    """Whether this is a TPU machine that is to use its TPU."""
-    wanted = os.environ.get('JAX_PLATFORMS', 'tpu')
-    devices = (os.path.exists(f'/dev/{name}') for name in ('accel0', 'vfio/0'))
-    return 'tpu' in wanted and any(devices) and 'TPU_WORKER_ID' in os.environ
+    """Whether jax found itself on a TPU machine, or was told to use its TPU."""
+    config: Any = jax.config
+    return 'tpu' in (config.jax_platforms or '')
 
 
 def is_first() -> bool:
@@ -72,7 +77,7 @@ def is_first() -> bool:
 
 def several() -> bool:
     """Whether there is more than one process."""
-    return jax.process_count() > 1
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def all_true(value: bool) -> bool:

@@ -1,5 +1,6 @@
 """Machines to compile for, that need not be there."""
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -65,16 +66,15 @@ def open_topology(name: str) -> tuple[list[Any], Chip | None]:
             raise UserError(f'--topology={name} has no shape; write cpu:8')
         jax.config.update('jax_num_cpu_devices', sides[0])
         return jax.devices(), None
-    chips = 1
-    for side in sides:
-        chips *= side
-    # Without these libtpu asks the network what machine it is on, and says so.
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-    os.environ.setdefault('TPU_STDERR_LOG_LEVEL', '3')
-    os.environ.setdefault('TPU_MIN_LOG_LEVEL', '3')
     chip = CHIPS[kind]
-    os.environ['TPU_ACCELERATOR_TYPE'] = f'{chip.family}-{chips * chip.units}'
+    # Without these libtpu asks the network what machine it is on, and says what it finds.
+    os.environ |= {
+        'TPU_SKIP_MDS_QUERY': '1',
+        'TPU_WORKER_HOSTNAMES': 'localhost',
+        'TPU_ACCELERATOR_TYPE': f'{chip.family}-{math.prod(sides) * chip.units}',
+        'TPU_STDERR_LOG_LEVEL': '3',
+        'TPU_MIN_LOG_LEVEL': '3',
+    }
     try:
         found = topologies.get_topology_desc(name, platform='tpu', **chip.options)
     except Exception as error:

@@ -1,0 +1,103 @@
+"""Losses that are not finite, and disks that are full."""
+
+import contextlib
+import json
+import resource
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from tests.test_main import CONFIG, results, run, start
+from tests.test_train import make, on
+from trainers.sharding import put_batch
+from trainers.state import create_state
+from trainers.step import make_train_step
+
+SHORT = (
+    '--config.total_steps=30',
+    '--config.log_every_steps=10',
+    '--config.checkpoint.every_steps=10',
+    '--config.eval_every_epochs=0.0',
+    '--config.schedule.warmup_epochs=0.0',
+)
+DIVERGES = (*SHORT, '--config.schedule.learning_rate=1e30', '--config.optimizer.weight_decay=1.0')
+
+
+def test_an_update_that_is_not_finite_leaves_the_state_as_it_was():
+    experiment = on(make(), 2)
+    step, batches = make_train_step(experiment), experiment.train_batches()
+    state, _ = step(create_state(experiment), put_batch(next(batches), experiment.mesh))
+    before = jax.tree.map(np.array, state)
+    batch = next(batches)
+    batch['mask'][:] = 0  # the mean over no example
+    after, sums = step(state, put_batch(batch, experiment.mesh))
+    for name in ('params', 'mutable', 'opt_state', 'rng'):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert (int(after.step), int(after.skipped)) == (2, 1)
+    assert {k: float(v) for k, v in sums.items()} == {
+        'n': 0,
+        'loss': 0,
+        'gradient_norm': 0,
+        'skipped': 1,
+    }
+    again, sums = step(after, put_batch(next(batches), experiment.mesh))
+    assert (int(again.step), int(again.skipped), int(sums['skipped'])) == (3, 1, 0)
+    assert np.isfinite(float(sums['loss']))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    status, _, err = run(CONFIG, f'--workdir={tmp_path}', *DIVERGES)
+    assert status == 1
+    assert err.count('\n') == 1, err
+    assert 'not finite at step 2, the newest checkpoint is of step None' in err
+    assert '--config.nonfinite=skip' in err
+    found = json.loads((tmp_path / 'nonfinite.json').read_text())
+    assert found == {'step': 2, 'ids': make().train_ids(2)}
+    assert not [p for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
+
+
+def test_or_it_is_skipped_and_counted(tmp_path):
+    status, out, err = run(CONFIG, f'--workdir={tmp_path}', *DIVERGES, '--config.nonfinite=skip')
+    assert status == 0, err
+    assert 'no update at steps [2, 3,' in out
+    assert results(tmp_path)['skipped_steps'] == 29
+    lines = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    counts = [x['train/skipped_steps'] for x in lines if 'train/skipped_steps' in x]
+    assert counts == [9, 10, 10]
+
+
+def test_a_disk_that_refuses_does_not_end_the_work_and_is_told_of(tmp_path):
+    """The limit on the size of files has writes fail as a full disk does."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # noqa: E731
+    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT, preexec_fn=limit)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert 'the checkpoint of step 10 could not be saved' in out
+    assert 'step 30  digits/test/' in out  # the work went on
+    assert err.splitlines()[-1].startswith('error: the state of step 30 is not on the disk')
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip('only root can mount a small disk')
+    try:
+        yield folder
+    finally:
+        subprocess.run(['umount', folder], check=True)
+
+
+def test_a_disk_too_small_is_told_of_before_training(tmp_path):
+    with small_disk(tmp_path / 'disk', '4m') as disk:
+        status, out, err = run(CONFIG, f'--workdir={disk}', *SHORT)
+        assert status == 1
+        assert err.startswith('error: the checkpoints take up to 0.010 GB more, and ')
+        assert 'step 10' not in out
+        (disk / 'ballast').write_bytes(bytes(100_000))
+        assert run(CONFIG, f'--workdir={disk}', *SHORT, '--config.checkpoint.keep=1')[0] == 1
