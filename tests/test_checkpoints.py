@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from trainers.construct import UserError
 from trainers.sharding import put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
+from trainers.terminal import ignore_orbax
 
 
 def train(experiment, state, step, steps):
@@ -32,6 +34,14 @@ def train(experiment, state, step, steps):
 pytestmark = pytest.mark.filterwarnings(
     'ignore:.*_read_array:pytest.PytestUnraisableExceptionWarning'
 )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quiet():
+    hooks = sys.unraisablehook, sys.excepthook
+    ignore_orbax()
+    yield
+    sys.unraisablehook, sys.excepthook = hooks
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import resource
 import subprocess
 
 import jax
@@ -70,8 +69,8 @@ def test_or_it_is_skipped_and_counted(tmp_path):
 
 def test_a_disk_that_refuses_does_not_end_the_work_and_is_told_of(tmp_path):
     """The limit on the size of files has writes fail as a full disk does."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # noqa: E731
-    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT, preexec_fn=limit)
+    limit = ('prlimit', '--fsize=50000')
+    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT, prefix=limit)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert 'the checkpoint of step 10 could not be saved' in out

@@ -21,15 +21,14 @@ SHORT = (
 )
 
 
-def start(*args, **options):
+def start(*args, prefix=()):
     return subprocess.Popen(
-        [sys.executable, 'main.py', *args],
+        [*prefix, sys.executable, 'main.py', *args],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 

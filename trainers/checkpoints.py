@@ -4,8 +4,6 @@ import hashlib
 import logging
 import re
 import shutil
-import sys
-import warnings
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -204,7 +202,6 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
-            _ignore_loose_ends()
             return None, _line(error)
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
@@ -280,20 +277,6 @@ def restore_trained(workdir: Path, experiment: Experiment) -> TrainState:
             if (state := checkpoints.restore()) is not None:
                 return state
     raise UserError(f'{workdir} holds no checkpoint; train first, with --mode=train')
-
-
-def _ignore_loose_ends() -> None:
-    """Nothing more is said of the many reads that Orbax drops when one of them fails."""
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
-    show = sys.unraisablehook
-
-    def show_others(unraisable: Any) -> None:
-        dropped = f'{unraisable.object} {unraisable.exc_value}'
-        if not re.search('orbax|_read_array|Event loop is closed', dropped):
-            show(unraisable)
-
-    sys.unraisablehook = show_others
 
 
 def _unfinished_steps(folder: Path) -> list[int]:

@@ -1,6 +1,7 @@
 """Metrics to TensorBoard and to JSON lines, and the window that they are summed over."""
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from trainers.step import Sums
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Scalars as one JSON object a line: {"step": 100, "train/loss": 0.5}.
+    """Scalars as one JSON object a line: {"step": 100, "train/loss": 0.5}; not finite is null.
 
     Lines of later steps than `start_step`, left by a run that was stopped after its last
     checkpoint, are cut off: they will be written again.
@@ -31,7 +32,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         self._file = path.open('a')
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        line = {'step': step} | {k: float(v) for k, v in scalars.items()}
+        values = {k: float(v) for k, v in scalars.items()}
+        line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps(line) + '\n')
 
     def flush(self) -> None:

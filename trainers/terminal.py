@@ -1,12 +1,17 @@
 """Log lines on the terminal."""
 
 import logging
+import re
 import sys
+import warnings
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from trainers.processes import is_first
+
+_DROPPED = 'orbax|_read_array|OCDBT|Event loop is closed'
 
 
 class _Handler(logging.Handler):
@@ -30,6 +35,29 @@ def log_to_terminal() -> None:
     logger.setLevel(logging.INFO if first else logging.ERROR)
     logger.handlers = [handler]
     logger.propagate = False
+    ignore_orbax()
+
+
+def ignore_orbax() -> None:
+    """Leaves to `trainers.checkpoints` to tell what went wrong in a checkpoint.
+
+    When one of its many transfers fails, Orbax logs it, and drops the others, each of which then
+    complains on its own way out.
+    """
+    logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+    show_unraisable, show = sys.unraisablehook, sys.excepthook
+
+    def on_unraisable(error: Any) -> None:
+        if not re.search(_DROPPED, f'{error.object} {error.exc_value}'):
+            show_unraisable(error)
+
+    def on_exception(kind: Any, error: Any, trace: Any) -> None:
+        if not re.search(_DROPPED, str(error)):
+            show(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = on_unraisable, on_exception
 
 
 def progress_bar(start: int, total: int) -> tqdm:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -52,11 +53,15 @@ def open_workdir(workdir: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole or not at all; the first process does."""
+    """Writes JSON whole or not at all; the first process does.
+
+    What is no finite number, for which JSON has no name, becomes null.
+    """
     if not is_first():
         return
     draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
+    finite = jax.tree.map(lambda x: None if x != x or x in (math.inf, -math.inf) else x, content)
+    draft.write_text(json.dumps(finite, indent=2, allow_nan=False) + '\n')
     draft.replace(path)
 
 
