@@ -89,7 +89,7 @@ def main() -> None:
     words = command(killed, args.steps, args.every)
     kills = []
     while len(kills) < args.kills:
-        seconds, in_save = rng.uniform(0.1, 4.0), rng.random() < 0.5
+        seconds, in_save = rng.uniform(0.1, 10.0), rng.random() < 0.5
 
         def stop(now: float, seconds: float = seconds, in_save: bool = in_save) -> bool:
             return now > seconds and (not in_save or saving(killed))

@@ -25,6 +25,9 @@ PARAMETERS = {
     ('digits', 'epochs=0.2'): 211_402,
     ('digits', 'model=mini/4'): 204_938,
     ('digits', 'model=B/16-8at6-fuser,res=384'): 86_092_138,
+    ('imagenet_finetune', ''): 305_328_872,
+    ('imagenet_finetune', 'runlocal'): 207_802,
+    ('imagenet_finetune', 'model=B/16-8at6,res=384'): 86_916_520,
 }
 
 
@@ -52,7 +55,7 @@ def test_a_train_step_traces_at_full_size(name, arg):
     after, sums = jax.eval_shape(lambda s, b: train_step(experiment, s, b), state, batch)
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)]
     assert shapes[0] == shapes[1]
-    assert set(sums) == {'n', 'loss', 'gradient_norm'}
+    assert set(sums) == {'n', 'loss', 'gradient_norm', 'skipped'}
 
 
 @pytest.mark.parametrize('name', sorted({name for name, _ in PARAMETERS}))
@@ -92,6 +95,8 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'dataset': {**DATASET, 'std': 0.0}}, 'use a positive number'),
         ({'reading': {'workers': -1}}, 'workers=-1 is negative'),
         ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
+        ({'microbatches': 0}, 'microbatches=0 is too small'),
+        ({'nonfinite': 'ignore'}, "nonfinite='ignore'"),
     ],
     ids=str,
 )

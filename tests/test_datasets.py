@@ -107,7 +107,7 @@ def test_bad_names_are_refused():
         load_dataset('digits', '/data')
     with pytest.raises(ValueError, match='use one of train, test'):
         DIGITS.split('val')
-    with pytest.raises(ValueError, match='not divisible by the 3 processes'):
+    with pytest.raises(ValueError, match='not divisible by the 3 shares'):
         take(1, reading=Reading(shares=3))
 
 

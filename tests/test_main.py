@@ -73,7 +73,8 @@ def test_help_starts():
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
-    command = (CONFIG, f'--workdir={tmp_path}', *SHORT)
+    cache = tmp_path / 'cache'
+    command = (CONFIG, f'--workdir={tmp_path}', f'--compilation_cache={cache}', *SHORT)
     status, out, err = stop_at(20, signal.SIGTERM, *command)
     assert status == 143, err
     assert 'SIGTERM: saving, then stopping' in out
@@ -82,14 +83,29 @@ def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
     assert 'from step 0' not in out
     status, out, err = stop_at(90, signal.SIGINT, *command)
     assert status == 130, err
+    compiled = {p.name for p in cache.glob('*-cache')}
+    assert len(compiled) > 5
     status, out, err = run(*command)
     assert status == 0, err
+    assert {p.name for p in cache.glob('*-cache')} == compiled
     assert results(tmp_path)['metrics'] == results(finished)['metrics']
     lines = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     logged = [x['step'] for x in lines if 'train/loss' in x]
     assert logged == sorted(set(logged))
     assert logged[-1] == 120
     assert [x['step'] for x in lines if 'digits/test/top1' in x] == [50, 100, 120]
+
+
+def test_a_signal_has_steps_profiled(tmp_path):
+    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT)
+    seen = ''
+    for line in process.stdout:
+        seen += line
+        if 'step 20 ' in line:
+            process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=300) == 0
+    assert 'profile of 5 steps' in seen
+    assert list((tmp_path / 'tensorboard' / 'plugins' / 'profile').rglob('*.xplane.pb'))
 
 
 def test_what_a_finished_run_leaves(finished):
@@ -99,7 +115,7 @@ def test_what_a_finished_run_leaves(finished):
     found = results(finished)
     assert found['spec'] == 'mini/7-4at1'
     assert (found['dataset'], found['split'], found['resolution']) == ('digits', 'test', 28)
-    assert found['steps'] == 120
+    assert (found['steps'], found['skipped_steps']) == (120, 0)
     top1 = found['metrics']['digits/test/top1']
     assert top1['n'] == 1000
     assert 0.2 < top1['value'] <= found['metrics']['digits/test/top5']['value']
@@ -107,6 +123,8 @@ def test_what_a_finished_run_leaves(finished):
     assert 1e-3 < found['gflops'] < 1e-2
     assert found['examples_per_s'] > 0
     assert json.loads((finished / 'config.json').read_text())['total_steps'] == 120
+    lines = [json.loads(x) for x in (finished / 'metrics.jsonl').read_text().splitlines()]
+    assert all(x['train/data_wait_ms'] >= 0 for x in lines if 'train/loss' in x)
 
 
 def test_a_finished_run_is_not_trained_again(finished):
@@ -158,6 +176,10 @@ def test_the_picture_is_drawn(finished):
         (('--config.model.spec=mini/4-0at1',), 'asks for 0 tokens'),
         (('--config.model.attention=flash',), 'does not run on a cpu'),
         (('--workdir=/proc/nowhere',), 'cannot be written'),
+        (('--workdir=gs://bucket/run',), 'mount the bucket'),
+        (('--config=configs/imagenet_finetune.py',), 'can be planned with, but not read yet'),
+        (('--num_processes=2',), 'give all three'),
+        (('--config.checkpoint.keep_every_steps=0',), 'keep_every_steps=0 is too small'),
         (('--mode=eval', '--workdir=EMPTY'), 'holds no checkpoint; train first'),
         (('--config.total_steps=60',), 'past total_steps=60'),
         (('--config.model.spec=mini/7',), "model.spec='mini/7-4at1', the config has 'mini/7'"),
