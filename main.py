@@ -86,7 +86,8 @@ def main(argv: list[str]) -> int:
         else:
             traceback.print_exc()
             status = 1
-    leave(status)
+    if status == 1:
+        leave(status)
     return status
 
 
@@ -96,20 +97,22 @@ def run(argv: list[str]) -> int:
     from trainers.interrupt import Interrupted
     from trainers.launch import launch
     from trainers.memory import keep_freed_memory, use_compilation_cache
-    from trainers.processes import join_processes
+    from trainers.processes import join_processes, leave
 
     logging.set_verbosity(logging.WARNING)
     try:
         if argv[1:]:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         keep_freed_memory()
-        join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+        if FLAGS.mode != 'plan':
+            join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         use_compilation_cache(FLAGS.compilation_cache)
         names = ('mode', 'workdir', 'evaluator', 'topology', 'json')
         launch(FLAGS.config, **{name: FLAGS[name].value for name in names})
     except (UserError, OSError) as error:
         return fail(error, str(error))
     except KeyboardInterrupt:  # before training, or a second time
+        leave(130)
         return 130
     except Interrupted as stop:
         return 128 + stop.signum

@@ -2,7 +2,7 @@
 
 import os
 import re
-import signal
+import sys
 from typing import Any
 
 import jax
@@ -104,10 +104,11 @@ def lost_process(error: Exception) -> str | None:
 
 
 def leave(status: int) -> None:
-    """Ends this process at once if it failed as one of several.
+    """Ends this process at once, if it is one of several.
 
-    The others wait for it in a computation, so that an orderly end, which waits for them, would
-    never come. They see the connection close and fail in turn.
+    The others may wait for it in a computation, so that an orderly end, which waits for them,
+    would never come. They see the connection close and fail in turn.
     """
-    if several() and status not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+    if several():
+        sys.stdout.flush()
         os._exit(status)
