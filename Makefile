@@ -23,6 +23,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck docs/launch/*.sh .ci/run
 	$(BIN)/python -m compileall -q main.py setup.py benchmarks configs datasets tests token_learner trainers
 	cp requirements.lock $(VENV)/requirements.lock
 	$(LOCK) --output-file $(VENV)/requirements.lock

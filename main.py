@@ -4,7 +4,7 @@
 
 A key of the config is overridden by --config.key=value. Exit status: 0 done; 1 input that
 cannot be used, told in one line; 130 or 143 stopped by SIGINT or SIGTERM after a checkpoint,
-the same command goes on from there.
+and 75 (or 134, of jax) ended because another process did: the same command goes on from there.
 """
 
 import os
@@ -76,17 +76,18 @@ def last_line(error: Exception) -> str:
 
 def main(argv: list[str]) -> int:
     # Here, so that --help and flags that are wrong answer at once.
-    from trainers.processes import leave, lost_process
+    from trainers.processes import LOST_PROCESS, leave, lost_process
 
     try:
         status = run(argv)
     except Exception as error:
         if lost := lost_process(error):
-            status = fail(error, lost)
+            fail(error, lost)
+            status = LOST_PROCESS
         else:
             traceback.print_exc()
             status = 1
-    if status == 1:
+    if status in (1, LOST_PROCESS):
         leave(status)
     return status
 

@@ -17,10 +17,12 @@ from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted
-from trainers.processes import all_true, is_first, several, wait_for_all
+from trainers.processes import all_true, from_first, is_first, several, wait_for_all
 from trainers.state import TrainState, abstract_state
 
 log = logging.getLogger(__name__)
+
+_SAVE_TIMEOUT_S = 300
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
@@ -37,7 +39,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         'dataset.mean': experiment.data.mean,
         'dataset.std': experiment.data.std,
         'dataset.channels': experiment.data.dataset.channels,
-        'dataset.labels': hashlib.sha256(labels.encode()).hexdigest()[:16],
+        'dataset.labels': _digest(labels),
+        'state': _digest(_shapes(abstract_state(experiment))),
     }
 
 
@@ -64,6 +67,7 @@ class Checkpoints:
         if keep_every_steps is not None:
             check_positive('keep_every_steps', keep_every_steps)
         self._experiment, self._read_only = experiment, read_only
+        self._target, self._identity = abstract_state(experiment), identity(experiment)
         self._every, self._keep, self._keep_every = every_steps, keep, keep_every_steps
         self._folder = workdir / 'checkpoints'
         self._unfinished = _unfinished_steps(self._folder)
@@ -76,6 +80,8 @@ class Checkpoints:
                 keep_period=keep_every_steps,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
+                # After which a process gives up on one that failed to write its part.
+                async_options=ocp.AsyncOptions(timeout_secs=_SAVE_TIMEOUT_S),
             ),
         )
 
@@ -107,15 +113,15 @@ class Checkpoints:
             return
         self._wait()
         self._saving, self._failed = step, None
-        if not all_true(self._free() > _bytes(state)):
-            self._fail(f'{_gb(_bytes(state))} are needed, {_gb(self._free())} are left')
-            return
         try:
+            if not all_true(self._free() > _bytes(state)):
+                self._fail(f'{_gb(_bytes(state))} are needed, {_gb(self._free())} are left')
+                return
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    identity=ocp.args.JsonSave(identity(self._experiment)),
+                    identity=ocp.args.JsonSave(self._identity),
                     config=ocp.args.JsonSave(dict(self._experiment.config)),
                 ),
                 force=True,
@@ -130,6 +136,8 @@ class Checkpoints:
             UserError: if it is not.
         """
         self._wait()
+        if self._saving is None:
+            return  # nothing was saved since the start
         if self._failed is None:
             try:
                 self._check(self._saving)
@@ -150,7 +158,7 @@ class Checkpoints:
             UserError: if the state belongs to another model, or none is whole. Keys that the
                 checkpoint does not know are newer than it.
         """
-        steps: list[Any] = sorted(self._manager.all_steps(), reverse=True)
+        steps: list[Any] = from_first(sorted(self._manager.all_steps(), reverse=True))
         damaged: list[int] = []
         for step, older in pairwise([*steps, None]):
             state, problem = self._try(step)
@@ -194,18 +202,18 @@ class Checkpoints:
     def _try(self, step: int) -> tuple[TrainState | None, str | None]:
         """A state, or what is wrong with it; no process waits here for another."""
         folder = self._manager.directory / str(step)
-        target = ocp.args.StandardRestore(abstract_state(self._experiment))
+        target = ocp.args.StandardRestore(self._target)
         try:
             saved = ocp.JsonCheckpointHandler().restore(folder / 'identity')
             self._check_identity(saved)
             return ocp.StandardCheckpointHandler().restore(folder / 'state', args=target), None
-        except UserError:
+        except (UserError, PermissionError, MemoryError):
             raise
         except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
             return None, _line(error)
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
-        for key, ours in identity(self._experiment).items():
+        for key, ours in self._identity.items():
             if key in saved and saved[key] != ours:
                 raise UserError(
                     f'{self._folder.parent} holds a checkpoint with {key}={saved[key]!r}, the '
@@ -217,7 +225,7 @@ class Checkpoints:
         folder = self._manager.directory / str(step)
         ocp.JsonCheckpointHandler().restore(folder / 'identity')
         found = ocp.StandardCheckpointHandler().metadata(folder / 'state')
-        if len(jax.tree.leaves(found)) != len(jax.tree.leaves(abstract_state(self._experiment))):
+        if len(jax.tree.leaves(found)) != len(jax.tree.leaves(self._target)):
             raise ValueError('arrays are missing')
 
     def _set_aside(self, damaged: list[int]) -> None:
@@ -235,6 +243,7 @@ class Checkpoints:
 
     def _wait(self) -> None:
         try:
+            self._manager.check_for_errors()
             self._manager.wait_until_finished()
         except Exception as error:
             self._fail(error)
@@ -246,6 +255,9 @@ class Checkpoints:
         if several() and isinstance(problem, Exception):
             raise UserError(f'{message}; mend {self._folder} and run the command again')
         log.error('%s; the next that is due will be tried', message)
+        for path in self._folder.glob(f'{self._saving}.orbax-checkpoint-tmp*'):
+            shutil.rmtree(path, ignore_errors=True)  # the next one needs the room
+        self._manager.reload()
 
     def _free(self) -> int:
         """Bytes left where the checkpoints lie."""
@@ -285,6 +297,16 @@ def _unfinished_steps(folder: Path) -> list[int]:
         return []
     matches = (re.match(r'(\d+)\.orbax-checkpoint-tmp', path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in matches if match)
+
+
+def _shapes(tree: Any) -> str:
+    """Path, shape and type of each array, a line each."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return '\n'.join(f'{jax.tree_util.keystr(p)} {x.shape} {x.dtype}' for p, x in leaves)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _bytes(state: TrainState) -> int:

@@ -139,9 +139,7 @@ class Experiment:
 
     def train_ids(self, step: int) -> list[str]:
         """The examples that the update with this number, counted from 1, is made from."""
-        alone = dataclasses.replace(
-            self, reading=dataclasses.replace(self.reading, share=0, shares=1)
-        )
+        alone = dataclasses.replace(self, reading=Reading(threads=0, prefetch=0))
         with closing(alone.train_batches(step - 1)) as batches:
             return [str(i) for i in next(batches)['id']]
 

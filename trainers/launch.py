@@ -1,5 +1,6 @@
 """From a config and a mode to the work."""
 
+import signal
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -43,6 +44,8 @@ def launch(
     log_to_terminal()
     if several() and mode not in ('train', 'eval'):
         raise UserError(f'--mode={mode} is for one process; start one')
+    if several() and mode != 'train':
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax only notes it, for `StopSignals`
     experiment = make_experiment(config)
     check_model(experiment)
     evaluators = make_evaluators(experiment)

@@ -1,6 +1,7 @@
 """Metrics to TensorBoard and to JSON lines, and the window that they are summed over."""
 
 import json
+import logging
 import math
 import statistics
 import time
@@ -13,6 +14,8 @@ from clu import metric_writers
 
 from trainers.processes import is_first
 from trainers.step import Sums
+
+log = logging.getLogger(__name__)
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
@@ -49,14 +52,34 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     write_texts = write_histograms = write_pointcloud = write_hparams = _ignore
 
 
+class _Lenient:
+    """A writer whose errors, such as of a full disk, are told of once and do not end the run."""
+
+    def __init__(self, writer: metric_writers.MetricWriter) -> None:
+        self._writer, self._told = writer, False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._writer, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except Exception as error:  # of TensorFlow too, which has its own
+                if not self._told:
+                    log.error('metrics cannot be written: %s; the run goes on', error)
+                self._told = True
+
+        return call
+
+
 def make_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
     """TensorBoard and metrics.jsonl; nothing on processes other than the first."""
     if not is_first():
         return metric_writers.MultiWriter([])
     return metric_writers.MultiWriter(
         [
-            metric_writers.SummaryWriter(str(workdir / 'tensorboard')),
-            JsonLinesWriter(workdir / 'metrics.jsonl', start_step),
+            _Lenient(metric_writers.SummaryWriter(str(workdir / 'tensorboard'))),
+            _Lenient(JsonLinesWriter(workdir / 'metrics.jsonl', start_step)),
         ]
     )
 

@@ -51,7 +51,9 @@ def plan(config: ConfigDict, topology: str, path: Path | None = None) -> Plan:
     if path is not None:
         path.write_text(json.dumps(result, indent=2) + '\n')
     if not result['fits']:
-        raise UserError(f'the step {result["verdict"]}; try {" or ".join(result["suggestions"])}')
+        other = ['a larger topology', 'a smaller model']
+        hints = result['suggestions'] or other
+        raise UserError(f'the step {result["verdict"]}; try {" or ".join(hints)}')
     return result
 
 
@@ -140,7 +142,7 @@ def shard_bytes(tree: Any) -> int:
 def read_refusal(message: str) -> str:
     """What the compiler says of a step that is too large, in our words."""
     sizes = re.findall(r'([\d.]+)([KMGT])\b', message)
-    if len(sizes) < 2:
+    if len(sizes) < 2 or 'hbm' not in message.lower():
         return f'does not fit: {message.splitlines()[0]}'
     need, have = (float(n) * 1024.0 ** ('KMGT'.index(unit) - 2) for n, unit in sizes[:2])
     return f'does not fit: {need:.2f} GiB are needed of {have:.2f} GiB that the compiler may use'
@@ -158,9 +160,9 @@ def suggest(experiment: Experiment, result: Plan) -> list[str]:
     if mesh['data'] > 1 and held > (result['chip_bytes'] or 0) / 10:
         fsdp = mesh['fsdp'] * next(n for n in range(2, mesh['data'] + 1) if mesh['data'] % n == 0)
         made.append(f'--config.mesh.data=-1 --config.mesh.fsdp={fsdp}')
-    if result['batch_per_device'] > experiment.microbatches:
-        made.append(f'--config.microbatches={2 * experiment.microbatches}')
-        made.append(f'--config.batch_size={experiment.batch_size // 2}')
+    size, parts = experiment.batch_size, experiment.microbatches
+    if size % (2 * parts * batch_parts(experiment.mesh)) == 0:
+        made += [f'--config.microbatches={2 * parts}', f'--config.batch_size={size // 2}']
     return made
 
 

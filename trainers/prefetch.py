@@ -1,15 +1,19 @@
 """Batches on the devices, read while they compute."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from datasets.pipeline import Batch
 from trainers.loss import Batch as DeviceBatch
 from trainers.sharding import put_batch
 from trainers.step import Sums
+
+_AHEAD = 4  # steps that are queued on the devices
 
 
 class Prefetch:
@@ -22,14 +26,21 @@ class Prefetch:
 
     def __init__(self, batches: Iterator[Batch], mesh: Mesh) -> None:
         self._batches, self._mesh = batches, mesh
+        self._running: deque[Sums] = deque()
         self.waited_s = 0.0
 
     def next(self, running: Sums | None = None) -> DeviceBatch:
         """The next batch.
 
         Args:
-            running: results of the step that was started last; it is not waited for.
+            running: results of the step that was started last. It is not waited for, but the one
+                `_AHEAD` steps before it is: queued batches take memory on the devices, and on
+                SIGTERM queued steps are computed before anything can be saved.
         """
+        if running is not None:
+            self._running.append(running)
+        if len(self._running) > _AHEAD:
+            jax.block_until_ready(self._running.popleft())
         start = time.perf_counter()
         batch = next(self._batches)
         last: Any = None if running is None else running['n']

@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import sys
+import time
 from typing import Any
 
 import jax
@@ -16,6 +18,9 @@ _LOST = 'Gloo|NCCL|[Cc]oordination|closed by peer|heartbeat|UNAVAILABLE|DEADLINE
 
 # A process that is not heard of for so long is dead, and the others end with an error.
 HEARTBEAT_TIMEOUT_S = 30
+
+# Of a process that ended because another one did: to be started again with the others.
+LOST_PROCESS = 75
 
 
 def join_processes(
@@ -46,6 +51,8 @@ def join_processes(
         os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
     if coordinator_address is None and not (_in_slurm_step() or _on_tpu()):
         return
+    if coordinator_address is not None and process_id:
+        wait_for_coordinator(coordinator_address)
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -53,9 +60,35 @@ def join_processes(
             process_id,
             cluster_detection_method='deactivate' if coordinator_address else None,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+            shutdown_timeout_seconds=60,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f'the processes do not come together: {error}') from error
+
+
+def wait_for_coordinator(address: str, timeout_s: float = 240) -> None:
+    """Returns when process 0 can be reached; jax itself would abort this process without a word.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    host, _, port = address.rpartition(':')
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except ValueError:
+            raise UserError(
+                f'--coordinator_address={address} is no HOST:PORT; name that of process 0'
+            ) from None
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f'--coordinator_address={address} does not answer ({error}); start process 0 '
+                    'there, and let its port through'
+                ) from error
+            time.sleep(0.2)
 
 
 def _in_slurm_step() -> bool:
@@ -85,6 +118,17 @@ def all_true(value: bool) -> bool:
     return (
         bool(np.all(multihost_utils.process_allgather(np.asarray(value)))) if several() else value
     )
+
+
+def from_first(values: list[int]) -> list[int]:
+    """The numbers of the first process; all must ask."""
+    if not several():
+        return values
+    length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(values))))
+    mine = np.zeros(length, np.int32)
+    if is_first():
+        mine[:] = values
+    return [int(x) for x in multihost_utils.broadcast_one_to_all(mine)]
 
 
 def wait_for_all(where: str) -> None:

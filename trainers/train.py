@@ -15,7 +15,7 @@ from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer
 from trainers.prefetch import Prefetch
-from trainers.processes import all_true
+from trainers.processes import all_true, is_first
 from trainers.profile import Profiles
 from trainers.results import make_results, read_results
 from trainers.state import TrainState, create_state
@@ -99,7 +99,8 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                     check_finite(window.skipped(), experiment, checkpoints, workdir)
                 if logs:
                     scalars = window.fetch()
-                    scalars['train/learning_rate'] = float(experiment.schedule(step - 1))
+                    updates = step - int(state.skipped)
+                    scalars['train/learning_rate'] = float(experiment.schedule(updates - 1))
                     writer.write_scalars(step, scalars)
                     log.info('step %d  %s', step, format_scalars(scalars))
                 report(step)  # after the fetch, which waits for the device
@@ -115,8 +116,7 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                 if stop:
                     checkpoints.finish()
                     raise Interrupted(stop)
-        metrics = evaluate(state, total)
-        if start < total:
+            metrics = evaluate(state, total)
             checkpoints.finish()
         split = next(iter(evaluators.values())).split
         skipped = int(state.skipped)
@@ -139,15 +139,20 @@ def check_finite(
     if experiment.nonfinite == 'skip':
         log.warning('no update at steps %s: the loss or gradient was not finite', skipped)
         return
-    ids = experiment.train_ids(skipped[0])
-    path = workdir / 'nonfinite.json'
-    write_json(path, {'step': skipped[0], 'ids': ids})
-    checkpoints.finish()
-    raise UserError(
+    message = (
         f'the loss or gradient is not finite at step {skipped[0]}, the newest checkpoint is of '
-        f'step {checkpoints.latest()}; the examples ({ids[0]} and {len(ids) - 1} more) are in '
-        f'{path}; lower the learning rate, clip more, or set --config.nonfinite=skip'
+        f'step {checkpoints.latest()}; '
     )
+    if is_first():
+        path, ids = workdir / 'nonfinite.json', experiment.train_ids(skipped[0])
+        write_json(path, {'step': skipped[0], 'ids': ids})
+        message += f'the examples ({ids[0]} and {len(ids) - 1} more) are in {path}; '
+    message += 'lower the learning rate, clip more, or set --config.nonfinite=skip'
+    try:
+        checkpoints.finish()
+    except UserError as error:
+        message += f'; besides, {error}'
+    raise UserError(message)
 
 
 def format_scalars(scalars: dict[str, float]) -> str:

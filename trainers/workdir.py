@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import platform
+import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from trainers.construct import UserError
-from trainers.processes import all_true, is_first
+from trainers.processes import all_true, from_first, is_first
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def open_workdir(workdir: Path) -> Path:
     Raises:
         UserError: if it cannot, or is not.
     """
-    mine = workdir / f'.process-{jax.process_index()}'
+    (token,) = from_first([secrets.randbits(30)])
+    mine = workdir / f'.process-{token}-{jax.process_index()}'
     problem: OSError | None = None
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -35,7 +37,7 @@ def open_workdir(workdir: Path) -> Path:
     except OSError as error:
         problem = error
     everywhere = all_true(problem is None)
-    seen = [(workdir / f'.process-{i}').exists() for i in range(jax.process_count())]
+    seen = [(workdir / f'.process-{token}-{i}').exists() for i in range(jax.process_count())]
     shared = all_true(all(seen))
     if problem is None:
         mine.unlink()

@@ -7,7 +7,8 @@
 #
 # The image holds a checkout in /token_learner with its .venv; the volume claim is mounted at
 # /shared by all pods. A pod that is evicted gets SIGTERM, upon which all of them save and exit
-# with 143; a pod that fails makes the others fail. All are then started again together, and go on.
+# with 143; a pod that dies makes the others exit with 75. New pods go on from the checkpoint. Exit
+# status 1, an error that would only come again, ends the Job.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -45,10 +46,17 @@ spec:
   completions: $NODES
   parallelism: $NODES
   backoffLimit: 1000
+  podFailurePolicy:
+    rules:
+      - action: FailJob
+        onExitCodes:
+          containerName: train
+          operator: In
+          values: [1]
   template:
     spec:
       subdomain: $name
-      restartPolicy: OnFailure
+      restartPolicy: Never
       terminationGracePeriodSeconds: 300
       containers:
         - name: train

@@ -33,8 +33,9 @@ srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" main.py \
     --compilation_cache="$workdir/compiled" \
     "$@" || status=$?
 
-# 143: stopped by SIGTERM after a checkpoint. Any other error is left to look at.
-if [ "$status" -eq 143 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+# Stopped by SIGTERM after a checkpoint (143), or ended because another process did (75, or 134 of
+# jax): the job goes on from the newest checkpoint. 1 would only come again.
+case $status in
+    75 | 134 | 143) scontrol requeue "$SLURM_JOB_ID" ;;
+esac
 exit "$status"

@@ -10,6 +10,7 @@
 #     docs/launch/tpu_pod.sh resume configs/... /mnt/shared/run       # after a preemption
 #     docs/launch/tpu_pod.sh delete
 #
+# The image must have Python 3.11 or 3.12 with venv; PYTHON names it (python3.11).
 # The workdir lies on a file system that every worker mounts at the same place, such as Filestore
 # (set NFS=ADDRESS:/SHARE and `install` mounts it at /mnt/shared).
 set -euo pipefail
@@ -25,7 +26,7 @@ create() {
     local options=()
     if [ "${SPOT:-false}" = true ]; then options+=(--spot); fi
     gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" \
-        --accelerator-type="$TYPE" --version="$VERSION" "${options[@]}"
+        --accelerator-type="$TYPE" --version="$VERSION" ${options[@]+"${options[@]}"}
 }
 
 install() {
@@ -36,8 +37,8 @@ install() {
             sudo chmod a+rwx /mnt/shared"
     fi
     on_all_workers "test -d token_learner || git clone -q $REPOSITORY token_learner
-        cd token_learner && git fetch -q && git checkout -q ${REVISION:-main} &&
-        python3 -m venv .venv && .venv/bin/pip install -q '.[train,tpu]'"
+        cd token_learner && git fetch -q origin ${REVISION:-main} && git checkout -q FETCH_HEAD &&
+        ${PYTHON:-python3.11} -m venv .venv && .venv/bin/pip install -q '.[train,tpu]'"
 }
 
 # Starts main.py on every worker; they find each other. Workers that are gone are an error.
@@ -46,8 +47,9 @@ start() {
     shift 2
     local command="main.py --config=$config --workdir=$workdir \
         --compilation_cache=$workdir/compiled $*"
-    on_all_workers "cd token_learner && mkdir -p $workdir &&
-        nohup .venv/bin/python $command > $workdir/worker_\$(hostname).log 2>&1 &"
+    on_all_workers "cd token_learner && mkdir -p $workdir && {
+        nohup .venv/bin/python $command > $workdir/worker_\$(hostname).log 2>&1 < /dev/null &
+    }"
 }
 
 # A slice that was preempted is taken down and made anew; the run goes on from its checkpoint.
@@ -66,7 +68,7 @@ watch() {
 # SIGTERM to one worker is enough: all agree on a step and save it.
 stop() {
     gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=0 \
-        --command="pkill -TERM -f main.py"
+        --command="pkill -TERM -f '[m]ain.py'"
 }
 
 delete() {
