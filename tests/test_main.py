@@ -97,14 +97,9 @@ def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
 
 
 def test_a_signal_has_steps_profiled(tmp_path):
-    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT)
-    seen = ''
-    for line in process.stdout:
-        seen += line
-        if 'step 20 ' in line:
-            process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=300) == 0
-    assert 'profile of 5 steps' in seen
+    status, out, err = stop_at(20, signal.SIGUSR1, CONFIG, f'--workdir={tmp_path}', *SHORT)
+    assert status == 0, err
+    assert 'profile of 5 steps' in out
     assert list((tmp_path / 'tensorboard' / 'plugins' / 'profile').rglob('*.xplane.pb'))
 
 
@@ -177,7 +172,6 @@ def test_the_picture_is_drawn(finished):
         (('--config.model.attention=flash',), 'does not run on a cpu'),
         (('--workdir=/proc/nowhere',), 'cannot be written'),
         (('--workdir=gs://bucket/run',), 'mount the bucket'),
-        (('--config=configs/imagenet_finetune.py',), 'can be planned with, but not read yet'),
         (('--num_processes=2',), 'give all three'),
         (('--config.checkpoint.keep_every_steps=0',), 'keep_every_steps=0 is too small'),
         (('--mode=eval', '--workdir=EMPTY'), 'holds no checkpoint; train first'),
@@ -200,6 +194,12 @@ def test_bad_input_is_told_in_one_line(finished, tmp_path, args, message):
     assert err.count('\n') == 1, err
     assert message in err
     assert (finished / 'config.json').read_text() == before
+
+
+def test_data_that_are_not_there_are_told_of_at_once(tmp_path):
+    status, _, err = run('--config=configs/imagenet_finetune.py', f'--workdir={tmp_path}')
+    assert status == 1
+    assert err.startswith('error: imagenet2012 can be planned with, but not read yet')
 
 
 def test_cropped_pixels_are_logged(tmp_path):

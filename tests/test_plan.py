@@ -12,6 +12,7 @@ from tests.test_main import run
 from tests.test_train import make, on
 from trainers.collectives import find_collectives
 from trainers.plan import abstract_batch, count_flops, make_plan, read_refusal
+from trainers.results import count_image
 from trainers.state import abstract_state
 
 CONFIG = '--config=configs/imagenet_finetune.py:model=Ti/16-8at6,res=224'
@@ -79,7 +80,7 @@ def test_what_a_plan_says_of_a_small_step():
 def test_fsdp_gathers_parameters_and_no_activations(shape):
     plan = planned(*shape)
     size = planned(8)['bytes_per_device']['parameters']
-    assert plan['bytes_per_device']['parameters'] < 1.4 * size / shape[1]
+    assert plan['bytes_per_device']['parameters'] < 1.6 * size / shape[1]
     # Once for the pass forward and once for the one backward.
     assert plan['collectives']['all-gather']['bytes'] <= 2 * size
     assert 'all-to-all' not in plan['collectives']
@@ -90,8 +91,8 @@ def test_operations_of_a_step():
     given = abstract_state(experiment), abstract_batch(experiment)
     plain = count_flops(experiment, *given)
     # Forward once, backward twice that, but for the first layer, which needs no gradient of x.
-    forward = 2e9 * 32 * 0.0041
-    assert 2 * forward < plain < 4 * forward
+    forward = 32 * 2e9 * count_image(experiment).gflops
+    assert 2.5 * forward < plain < 3.5 * forward
     for change in ({'model.scan': True}, {'microbatches': 2}):
         assert count_flops(on(make(**change), 1), *given) == pytest.approx(plain, rel=1e-2)
     assert count_flops(on(make(**{'model.remat': 'full'}), 1), *given) > 1.1 * plain

@@ -16,7 +16,7 @@ AXES = ('data', 'fsdp', 'tensor')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 # Smaller arrays are not worth a transfer of their own each time they are used.
-_FSDP_FROM = 2**13
+_FSDP_FROM = 2**12
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None) -> Mesh:
