@@ -97,7 +97,7 @@ def run(argv: list[str]) -> int:
     from trainers.construct import UserError
     from trainers.interrupt import Interrupted
     from trainers.launch import launch
-    from trainers.memory import keep_freed_memory, use_compilation_cache
+    from trainers.memory import keep_freed_memory
     from trainers.processes import join_processes, leave
 
     logging.set_verbosity(logging.WARNING)
@@ -107,8 +107,7 @@ def run(argv: list[str]) -> int:
         keep_freed_memory()
         if FLAGS.mode != 'plan':
             join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-        use_compilation_cache(FLAGS.compilation_cache)
-        names = ('mode', 'workdir', 'evaluator', 'topology', 'json')
+        names = ('mode', 'workdir', 'evaluator', 'topology', 'json', 'compilation_cache')
         launch(FLAGS.config, **{name: FLAGS[name].value for name in names})
     except (UserError, OSError) as error:
         return fail(error, str(error))

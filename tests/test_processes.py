@@ -11,7 +11,7 @@ import pytest
 from tests.test_main import CONFIG, SHORT, results, run, start
 from tests.test_train import make, on
 from trainers.construct import UserError
-from trainers.processes import join_processes
+from trainers.processes import join_processes, wait_for_coordinator
 from trainers.sharding import batch_share, share_of_rows
 
 
@@ -85,6 +85,15 @@ def test_two_processes_are_stopped_killed_and_end_as_one_does(tmp_path):
 def test_some_of_the_flags_are_not_enough():
     with pytest.raises(UserError, match='give all three'):
         join_processes('localhost:1', 2, None)
+
+
+@pytest.mark.parametrize(
+    ('address', 'message'),
+    [('localhost:1', 'does not answer'), ('localhost', 'is no HOST:PORT')],
+)
+def test_a_coordinator_that_cannot_be_reached(address, message):
+    with pytest.raises(UserError, match=message):
+        wait_for_coordinator(address, timeout_s=0.3)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,14 @@ from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted
-from trainers.processes import all_true, from_first, is_first, several, wait_for_all
+from trainers.processes import (
+    all_true,
+    from_first,
+    is_first,
+    lost_process,
+    several,
+    wait_for_all,
+)
 from trainers.state import TrainState, abstract_state
 
 log = logging.getLogger(__name__)
@@ -253,6 +260,8 @@ class Checkpoints:
         self._failed = self._saving
         message = f'the checkpoint of step {self._saving} could not be saved ({_line(problem)})'
         if several() and isinstance(problem, Exception):
+            if lost_process(problem):
+                raise problem
             raise UserError(f'{message}; mend {self._folder} and run the command again')
         log.error('%s; the next that is due will be tried', message)
         for path in self._folder.glob(f'{self._saving}.orbax-checkpoint-tmp*'):

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from trainers.checks import check_data, check_model
@@ -23,6 +24,7 @@ def launch(
     evaluator: str | None = None,
     topology: str | None = None,
     json: str | None = None,
+    compilation_cache: str | None = None,
 ) -> None:
     """Does one mode of main.py; the arguments are its flags.
 
@@ -30,6 +32,9 @@ def launch(
         UserError: if the input cannot be used, or a plan does not fit.
         Interrupted: if training was stopped by a signal.
     """
+    if compilation_cache is not None:  # all processes may share it
+        jax.config.update('jax_compilation_cache_dir', compilation_cache)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     if mode == 'plan':
         from trainers.plan import plan  # jax's backend starts with the topology
 

@@ -1,4 +1,4 @@
-"""What jax keeps: freed memory on the host, compiled programs on the disk."""
+"""The allocator of the host."""
 
 import ctypes
 import platform
@@ -27,13 +27,3 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, 2**30)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def use_compilation_cache(folder: str | None) -> None:
-    """Keeps compiled programs in a folder, so that a run that starts again need not compile.
-
-    All processes may share it.
-    """
-    if folder is not None:
-        jax.config.update('jax_compilation_cache_dir', folder)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

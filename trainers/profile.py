@@ -3,7 +3,7 @@
 import logging
 import signal
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import jax
@@ -26,12 +26,7 @@ class Profiles:
         self._old = signal.signal(signal.SIGUSR1, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         signal.signal(signal.SIGUSR1, self._old)
         if self._left:
             self._stop()

@@ -62,9 +62,17 @@ def write_json(path: Path, content: Any) -> None:
     if not is_first():
         return
     draft = path.with_suffix('.tmp')
-    finite = jax.tree.map(lambda x: None if x != x or x in (math.inf, -math.inf) else x, content)
-    draft.write_text(json.dumps(finite, indent=2, allow_nan=False) + '\n')
+    draft.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
     draft.replace(path)
+
+
+def _finite(content: Any) -> Any:
+    """Numbers that are not finite as None, in nested dicts and lists."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def log_changes(workdir: Path, config: Mapping[str, Any]) -> None:
