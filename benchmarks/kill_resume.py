@@ -3,8 +3,9 @@
     python -m benchmarks.kill_resume --kills 20 [--seed 0] [--runs runs/kill_resume]
 
 An uninterrupted run of the digits is trained first, and saves as often as the other. The other
-is killed with SIGKILL after random times, some of them while it saves, and started again by the
-same command. Its last parameters, optimiser state, step and random state must be the same bits.
+is killed with SIGKILL after random times, while it starts and restores, trains or saves, and
+started again by the same command. Its last parameters, optimiser state, step and random state must
+be the same bits.
 """
 
 import argparse
@@ -15,8 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -41,19 +43,21 @@ def command(workdir: Path, steps: int, every: int) -> list[str]:
     ]
 
 
-def run_until(words: list[str], workdir: Path, stop: Any) -> tuple[int, str]:
-    """Runs a command until `stop(seconds since the first step)` says to kill it."""
+def run_until(words: list[str], training: bool, stop: Callable[[float], bool]) -> int:
+    """Runs a command until `stop(seconds)` says to kill it, counted from its start or first step.
+
+    Returns its exit status.
+    """
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        for line in process.stdout:
-            if 'training' in line:
-                break
+        while training and 'training' not in process.stdout.readline():
+            assert process.poll() is None, 'it does not start'
         start = time.monotonic()
         while process.poll() is None and not stop(time.monotonic() - start):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        rest = process.communicate()[0]
-    return process.returncode, rest
+        process.communicate()
+    return process.returncode
 
 
 def saving(workdir: Path) -> bool:
@@ -89,27 +93,27 @@ def main() -> None:
     words = command(killed, args.steps, args.every)
     kills = []
     while len(kills) < args.kills:
-        seconds, in_save = rng.uniform(0.1, 10.0), rng.random() < 0.5
+        moment = rng.choice(['starting', 'training', 'saving'])
+        seconds = rng.uniform(0.1, 10.0)
 
-        def stop(now: float, seconds: float = seconds, in_save: bool = in_save) -> bool:
-            return now > seconds and (not in_save or saving(killed))
+        def stop(now: float, seconds: float = seconds, save: bool = moment == 'saving') -> bool:
+            return now > seconds and (not save or saving(killed))
 
-        status, _ = run_until(words, killed, stop)
+        status = run_until(words, moment != 'starting', stop)
         if status != -signal.SIGKILL:
             sys.exit(f'the run ended by itself after {len(kills)} kills; use more --steps')
-        steps = [int(p.name) for p in (killed / 'checkpoints').iterdir() if p.name.isdigit()]
-        kills.append(
-            {'seconds': seconds, 'saving': saving(killed), 'newest': max(steps, default=0)}
-        )
+        steps = [int(p.name) for p in (killed / 'checkpoints').glob('*') if p.name.isdigit()]
+        newest = max(steps, default=0)
+        kills.append({'moment': moment, 'seconds': seconds, 'newest': newest})
         print(f'kill {len(kills)}: {kills[-1]}', flush=True)
     subprocess.run(words, cwd=ROOT, check=True)
     pairs = list(zip(final_state(whole, args.steps), final_state(killed, args.steps), strict=True))
     same = sum(a.tobytes() == b.tobytes() for a, b in pairs)
     results = [json.loads((w / 'results.json').read_text())['metrics'] for w in (whole, killed)]
-    during = sum(kill['saving'] for kill in kills)
+    moments = Counter(kill['moment'] for kill in kills)
     print(
-        f'{args.kills} kills, {during} of them during a save: {same} of {len(pairs)} arrays are '
-        f'the same bits, metrics {"the same" if results[0] == results[1] else "differ"}'
+        f'{args.kills} kills ({dict(moments)}): {same} of {len(pairs)} arrays are the same bits, '
+        f'metrics {"the same" if results[0] == results[1] else "differ"}'
     )
     if args.json:
         record = {'kills': kills, 'arrays': len(pairs), 'same': same, 'metrics': results}

@@ -97,6 +97,7 @@ def default_config(spec: str) -> ConfigDict:
             },
             'train_geometry': {'name': 'resize'},
             'eval_geometry': {'name': 'resize'},
+            'augment': {},  # what the device does to training images: name -> settings, in order
             'reading': {'workers': 0, 'threads': 2, 'prefetch': 4},
             'optimizer': {
                 'name': 'adamw',

@@ -5,14 +5,16 @@ number of worker processes. Every process takes each P-th example of one global 
 that the global batches are the same sets for any number of shares P.
 """
 
+import functools
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from datasets.dataset import Source
 from datasets.geometry import Geometry
@@ -26,7 +28,8 @@ class Reading:
 
     Attributes:
         workers: processes; 0 reads in this one.
-        threads: that read at the same time, each a batch.
+        threads: that read at the same time, each a batch; 0 reads when a batch is asked for, which
+            is best for small images in memory.
         prefetch: batches ready in advance.
         share: which part of each global batch this process reads.
         shares: P, how many there are.
@@ -57,29 +60,80 @@ class Reading:
         return batch_size // self.shares
 
 
-@dataclass(frozen=True)
-class _Transform:
-    """Applies the geometry; at random for training."""
+class _Batches:
+    """Random access to this process's share of each global batch.
 
-    geometry: Geometry
+    To Grain a batch is one element: its own nodes for order, transform and generator cost more
+    time an example than a small image does.
+    """
 
-    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        image = self.geometry(example['image'], rng)
-        return {'mask': np.float32(1), **example, 'image': image}
+    def __init__(
+        self, source: Source, geometry: Geometry, batch_size: int, reading: Reading, seed: int
+    ) -> None:
+        reading.local(batch_size)
+        self._source, self._geometry, self._seed = source, geometry, seed
+        self._batch_size, self._reading = batch_size, reading
+
+    def __getitem__(self, number: int) -> Batch:
+        first = number * self._batch_size
+        places = np.arange(first, first + self._batch_size)
+        mine = places[self._reading.share :: self._reading.shares]
+        indices, mask = self._order(mine)
+        examples = [self._source[index] for index in indices.tolist()]
+        batch = {key: np.array([x[key] for x in examples]) for key in examples[0] if key != 'image'}
+        images = [
+            self._geometry(example['image'], (self._seed, place))
+            for example, place in zip(examples, mine.tolist(), strict=True)
+        ]
+        return {'image': np.array(images), 'mask': mask, **batch}
+
+    def _order(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Examples [b] at these places of all batches in a row, and their masks [b]."""
+        raise NotImplementedError
 
 
-class _Padded:
-    """A source made longer by copies of its last example with mask 0."""
-
-    def __init__(self, source: Source, length: int) -> None:
-        self._source, self._length = source, length
+class _Shuffled(_Batches):
+    """Every example once an epoch, for ever."""
 
     def __len__(self) -> int:
-        return self._length
+        return sys.maxsize // self._batch_size
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def _order(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        size = len(self._source)
+        epochs, indices = np.divmod(places, size)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            part = epochs == epoch
+            indices[part] = shuffled(indices[part], size, (self._seed, epoch))
+        return indices, np.ones(len(places), np.float32)
+
+
+class _Once(_Batches):
+    """Every example once, in order; then copies of the last one with mask 0."""
+
+    def __len__(self) -> int:
+        return -(-len(self._source) // self._batch_size)
+
+    def _order(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         last = len(self._source) - 1
-        return {'mask': np.float32(index <= last), **self._source[min(index, last)]}
+        return np.minimum(places, last), (places <= last).astype(np.float32)
+
+
+def shuffled(indices: np.ndarray, size: int, seed: tuple[int, int]) -> np.ndarray:
+    """Which of `size` examples are at these places of the order that the seed gives.
+
+    The order of a small set is held in memory, that of a large one computed place by place. (For
+    a small one Grain's function would be slow: it shuffles at least 2**16 places, and tries again
+    until it meets one below the size.)
+    """
+    if size < 2**16:
+        return _permutation(size, seed)[indices]
+    (number,) = np.random.SeedSequence(seed).generate_state(1).tolist()
+    return np.array([index_shuffle(i, size - 1, number, 4) for i in indices.tolist()])
+
+
+@functools.lru_cache(4)
+def _permutation(size: int, seed: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)
 
 
 def train_batches(
@@ -95,7 +149,7 @@ def train_batches(
 
     Args:
         source: examples.
-        geometry: from an image and a generator to an image of the model's size.
+        geometry: from an image and a seed to an image of the model's size.
         batch_size: of the global batch; this process yields its share.
         seed: of the order and of the geometry.
         start_step: number of global batches to leave out.
@@ -104,19 +158,14 @@ def train_batches(
     Yields:
         Batches as in design: image [b, h, w, channels] uint8, label [b] int32, mask [b], id [b].
     """
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    data = data.random_map(_Transform(geometry))
-    yield from _read(data, batch_size, start_step, reading)
+    yield from _read(_Shuffled(source, geometry, batch_size, reading, seed), start_step, reading)
 
 
 def eval_batches(
     source: Source, geometry: Geometry, *, batch_size: int, reading: Reading = Reading()
 ) -> Generator[Batch, None, None]:
     """Yields every example exactly once, in order; the last batch is filled up with mask 0."""
-    length = -(-len(source) // batch_size) * batch_size
-    data = grain.MapDataset.source(_Padded(source, length)).seed(0)
-    data = data.random_map(_Transform(geometry))
-    yield from _read(data, batch_size, 0, reading)
+    yield from _read(_Once(source, geometry, batch_size, reading, seed=0), 0, reading)
 
 
 def _leave_signals_to_the_parent(index: int, count: int) -> None:
@@ -126,13 +175,12 @@ def _leave_signals_to_the_parent(index: int, count: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def _read(
-    data: grain.MapDataset, batch_size: int, start_step: int, reading: Reading
-) -> Generator[Batch, None, None]:
-    mine = data[reading.share :: reading.shares]
-    batches = mine.batch(reading.local(batch_size), drop_remainder=True)[start_step:]
+def _read(batches: _Batches, start: int, reading: Reading) -> Generator[Batch, None, None]:
+    if not reading.threads and not reading.workers:
+        yield from (batches[number] for number in range(start, len(batches)))
+        return
     threads = grain.ReadOptions(reading.threads, reading.prefetch)
-    iterable = batches.to_iter_dataset(threads)
+    iterable = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
     if reading.workers:
         options = grain.MultiprocessingOptions(reading.workers)
         iterable = iterable.mp_prefetch(options, worker_init_fn=_leave_signals_to_the_parent)

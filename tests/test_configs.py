@@ -90,7 +90,7 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'optimizer': {'name': 'lion'}}, 'use one of adamw, momentum'),
         ({'dataset': {**DATASET, 'split': 'val'}}, 'use one of train, test'),
         ({'mesh': {'data': 3, 'fsdp': 1, 'tensor': 1}}, 'does not fit 8 devices'),
-        ({'train_geometry': {'name': 'affine', 'degrees': 3}}, 'scale is missing'),
+        ({'augment': {'affine': {'degrees': 3}}}, 'config.augment.affine.scale is missing'),
         ({'optimizer': {'b1': 0.9}}, 'config.optimizer.name=None is not known'),
         ({'dataset': {**DATASET, 'std': 0.0}}, 'use a positive number'),
         ({'reading': {'workers': -1}}, 'workers=-1 is negative'),

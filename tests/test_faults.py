@@ -10,6 +10,7 @@ import pytest
 
 from tests.test_main import CONFIG, results, run, start
 from tests.test_train import make, on
+from trainers.logs import make_writer
 from trainers.sharding import put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
@@ -100,3 +101,24 @@ def test_a_disk_too_small_is_told_of_before_training(tmp_path):
         assert 'step 10' not in out
         (disk / 'ballast').write_bytes(bytes(100_000))
         assert run(CONFIG, f'--workdir={disk}', *SHORT, '--config.checkpoint.keep=1')[0] == 1
+
+
+def fill(path):
+    """Takes all the room that a disk has."""
+    with path.open('wb', buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_metrics_that_find_no_room_are_written_when_there_is_some(tmp_path, caplog):
+    with small_disk(tmp_path / 'disk', '64k') as disk:
+        with contextlib.closing(make_writer(disk, 0)) as writer:
+            fill(disk / 'ballast')
+            for step in range(200):
+                writer.write_scalars(step, {'train/loss': 1.0})
+            writer.flush()
+            assert 'metrics cannot be written' in caplog.text
+            (disk / 'ballast').unlink()
+            writer.flush()
+        lines = (disk / 'metrics.jsonl').read_text().splitlines()
+        assert [json.loads(line)['step'] for line in lines] == list(range(200))

@@ -1,17 +1,79 @@
 """What the device does to images before the model sees them, inside the jitted step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, Key, UInt8
 
-Preprocess = Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b h w c']]
+# From a key and an image, its pixels from 0 to 1, to another image of that size.
+Augment = Callable[[Key[Array, ''], Float[Array, 'h w c']], Float[Array, 'h w c']]
 
 
-def normalizer(mean: float, std: float) -> Preprocess:
-    """From uint8 pixels to (pixel / 255 - mean) / std in float32."""
+@dataclass(frozen=True)
+class Affine:
+    """A random rotation, scale and shift about the centre; bilinear, 0 outside the image.
 
-    def normalize(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w c']:
-        return (images.astype(jnp.float32) / 255 - mean) / std
+    Attributes:
+        degrees: rotation, uniform in +-degrees.
+        scale: size of the content, uniform in 1 +- scale.
+        shift: of the content, uniform in +-shift, as a share of each side.
+    """
 
-    return normalize
+    degrees: float
+    scale: float
+    shift: float
+
+    def __call__(self, key: Key[Array, ''], image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+        """Warps an image."""
+        angle, scale, down, right = jax.random.uniform(key, (4,), minval=-1, maxval=1)
+        angle, scale = jnp.deg2rad(self.degrees * angle), 1 + self.scale * scale
+        return warp(image, angle, scale, self.shift * down, self.shift * right)
+
+
+def warp(
+    image: Float[Array, 'h w c'],
+    angle: Float[Array, ''],
+    scale: Float[Array, ''],
+    down: Float[Array, ''],
+    right: Float[Array, ''],
+) -> Float[Array, 'h w c']:
+    """Turns an image clockwise (radians), scales it and shifts it (shares of the sides)."""
+    h, w, _ = image.shape
+    middle = jnp.array([h - 1, w - 1]).reshape(2, 1, 1) / 2
+    shift = jnp.stack([down * h, right * w]).reshape(2, 1, 1)
+    y, x = jnp.mgrid[:h, :w] - middle - shift
+    cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    source = jnp.stack([cos * y - sin * x, sin * y + cos * x]) + middle
+    sample = jax.vmap(lambda plane: map_coordinates(plane, source, 1), in_axes=-1, out_axes=-1)
+    return sample(image)
+
+
+AUGMENTATIONS: Mapping[str, Callable[..., Augment]] = {'affine': Affine}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From uint8 to the model's input, in float32.
+
+    Attributes:
+        mean: of the pixels, scaled to 0..1.
+        std: likewise.
+        augmentations: for training, one after the other.
+    """
+
+    mean: float
+    std: float
+    augmentations: tuple[Augment, ...] = ()
+
+    def __call__(
+        self, images: UInt8[Array, 'b h w c'], keys: Key[Array, 'b'] | None = None
+    ) -> Float[Array, 'b h w c']:
+        """Scales pixels to (pixel / 255 - mean) / std; with keys, augments before that."""
+        scaled = images.astype(jnp.float32) / 255
+        if keys is not None:
+            for augment in self.augmentations:
+                scaled = jax.vmap(augment)(keys, scaled)
+        return (scaled - self.mean) / self.std

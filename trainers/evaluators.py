@@ -29,7 +29,7 @@ Metrics = dict[str, Metric]
 
 def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
     """Logits [b, classes] in float32, without dropout."""
-    images = experiment.data.preprocess(batch['image'])
+    images = experiment.preprocess(batch['image'])
     logits: Any = experiment.apply(state.variables, images)
     return logits.astype(jnp.float32)
 

@@ -23,7 +23,7 @@ from token_learner.build import build_model
 from token_learner.checks import check_choice, check_positive
 from token_learner.layers import stack_layers, unstack_layers
 from token_learner.vit import ViT
-from trainers.augment import Preprocess, normalizer
+from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
 from trainers.optimizer import OPTIMIZERS, SCHEDULES
@@ -52,11 +52,6 @@ class Data:
     resolution: int
     mean: float
     std: float
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """From uint8 to the model's input, on the device."""
-        return normalizer(self.mean, self.std)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,6 +95,7 @@ class Experiment:
     sharding: Rules
     train_geometry: Geometry
     eval_geometry: Geometry
+    preprocess: Preprocess
     reading: Reading
     evaluators: Mapping[str, Settings]
 
@@ -182,6 +178,7 @@ def assemble(
     dataset: Settings,
     train_geometry: Settings,
     eval_geometry: Settings,
+    augment: Mapping[str, Settings],
     reading: Settings,
     optimizer: Settings,
     schedule: Settings,
@@ -213,6 +210,10 @@ def assemble(
     if eval_every_epochs < 0:
         raise ValueError(f'eval_every_epochs={eval_every_epochs} is negative; 0 is only at the end')
     eval_every_steps = math.ceil(eval_every_epochs * steps_per_epoch)
+    augmentations = [
+        construct_named(AUGMENTATIONS, {'name': name, **settings}, f'config.augment.{name}')
+        for name, settings in augment.items()
+    ]
     learning_rate = construct_named(
         SCHEDULES,
         schedule,
@@ -249,6 +250,7 @@ def assemble(
         eval_geometry=construct_named(
             GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
         ),
+        preprocess=Preprocess(data.mean, data.std, tuple(augmentations)),
         reading=construct(Reading, reading, 'config.reading', share=share, shares=shares),
         evaluators=evaluators,
     )

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     """Scalars as one JSON object a line: {"step": 100, "train/loss": 0.5}; not finite is null.
 
     Lines of later steps than `start_step`, left by a run that was stopped after its last
-    checkpoint, are cut off: they will be written again.
+    checkpoint, are cut off: they will be written again. Lines that find no room on the disk are
+    kept for the next `flush`.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
@@ -32,18 +34,25 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         draft = path.with_suffix('.tmp')
         draft.write_text(''.join(kept))
         draft.replace(path)
-        self._file = path.open('a')
+        self._path = path
+        self._pending: list[str] = []
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         values = {k: float(v) for k, v in scalars.items()}
         line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps(line) + '\n')
+        self._pending.append(json.dumps(line) + '\n')
 
     def flush(self) -> None:
-        self._file.flush()
+        size = self._path.stat().st_size
+        try:
+            with self._path.open('a') as file:
+                file.writelines(self._pending)
+        except OSError:
+            os.truncate(self._path, size)
+            raise
+        self._pending = []
 
-    def close(self) -> None:
-        self._file.close()
+    close = flush
 
     def _ignore(self, *args: Any, **kwargs: Any) -> None:
         """JSON lines hold scalars only."""

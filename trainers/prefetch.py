@@ -26,7 +26,7 @@ class Prefetch:
 
     def __init__(self, batches: Iterator[Batch], mesh: Mesh) -> None:
         self._batches, self._mesh = batches, mesh
-        self._running: deque[Sums] = deque()
+        self._running: deque[jax.Array] = deque()
         self.waited_s = 0.0
 
     def next(self, running: Sums | None = None) -> DeviceBatch:
@@ -37,13 +37,13 @@ class Prefetch:
                 `_AHEAD` steps before it is: queued batches take memory on the devices, and on
                 SIGTERM queued steps are computed before anything can be saved.
         """
-        if running is not None:
-            self._running.append(running)
+        last: Any = None if running is None else running['n']
+        if last is not None:
+            self._running.append(last)
         if len(self._running) > _AHEAD:
-            jax.block_until_ready(self._running.popleft())
+            self._running.popleft().block_until_ready()
         start = time.perf_counter()
         batch = next(self._batches)
-        last: Any = None if running is None else running['n']
         idle = last is None or last.is_ready()
         self.waited_s = time.perf_counter() - start if idle else 0.0
         return put_batch(batch, self._mesh)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trainers.construct import UserError
+from trainers.processes import several
 
 AXES = ('data', 'fsdp', 'tensor')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
@@ -160,11 +161,12 @@ def _with_fsdp(axes: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> Pa
     return PartitionSpec(*axes)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's share of a batch onto the devices; `id` stays on the host."""
-    sharding = batch_sharding(mesh)
-    return {
-        key: jax.make_array_from_process_local_data(sharding, value)
-        for key, value in batch.items()
-        if key != 'id'
-    }
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+    """Puts this process's share of a batch onto the devices; `id` stays on the host.
+
+    For CPU devices of one process it is there already, and a jitted function takes it as it is.
+    """
+    arrays = {key: value for key, value in batch.items() if key != 'id'}
+    if mesh.devices.flat[0].platform == 'cpu' and not several():
+        return arrays
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), arrays)

@@ -54,6 +54,11 @@ def _gradient(
 ) -> tuple[jax.Array, Any, Any]:
     """Mean loss, its gradient and the mutable collections, one microbatch after the other."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    key, augment_key = jax.random.split(key)
+    batch = {
+        **batch,
+        'key': _example_keys(augment_key, len(batch['mask']), experiment.reading.shares),
+    }
     gradient = jax.value_and_grad(partial(_share_of_loss, experiment, n=n), has_aux=True)
     parts = experiment.microbatches
     if parts == 1:
@@ -75,6 +80,15 @@ def _gradient(
     return loss, grads, state.mutable
 
 
+def _example_keys(key: jax.Array, size: int, shares: int) -> jax.Array:
+    """A key for each example of a batch that follows from its place in the order of the data.
+
+    The rows of a batch are in that order within the share of a process only.
+    """
+    places = jnp.arange(size).reshape(-1, shares).T.reshape(-1)
+    return jax.vmap(partial(jax.random.fold_in, key))(places)
+
+
 def _share_of_loss(
     experiment: Experiment,
     params: Any,
@@ -87,7 +101,7 @@ def _share_of_loss(
     """What a microbatch adds to the mean loss over n examples."""
     logits, mutable = experiment.apply(
         {'params': params, **mutable},
-        experiment.data.preprocess(batch['image']),
+        experiment.preprocess(batch['image'], batch['key']),
         train=True,
         rngs={'dropout': key},
         mutable=list(mutable),

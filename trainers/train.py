@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import jax
 from clu import periodic_actions
 
 from trainers.checkpoints import Checkpoints, open_checkpoints
@@ -83,6 +84,7 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
         batches = Prefetch(read, experiment.mesh)
         batch = batches.next()
         train_step = make_train_step(experiment)
+        learning_rate = jax.jit(experiment.schedule).lower(0).compile()  # not while the step waits
         profiles = stack.enter_context(Profiles(workdir / 'tensorboard'))
         bar = stack.enter_context(progress_bar(start, total))
         with StopSignals() as signals:
@@ -100,21 +102,24 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                 if logs:
                     scalars = window.fetch()
                     updates = step - int(state.skipped)
-                    scalars['train/learning_rate'] = float(experiment.schedule(updates - 1))
+                    scalars['train/learning_rate'] = float(learning_rate(updates - 1))
                     writer.write_scalars(step, scalars)
                     log.info('step %d  %s', step, format_scalars(scalars))
                 report(step)  # after the fetch, which waits for the device
-                if step < total and step % (experiment.eval_every_steps or total) == 0:
-                    evaluate(state, step)
-                    window.pause()
+                evaluates = step < total and step % (experiment.eval_every_steps or total) == 0
                 if stop:
                     log.info('%s: saving, then stopping', signal.Signals(stop).name)
+                elif evaluates:
+                    evaluate(state, step)
+                    window.pause()
                 if saves:
                     writer.flush()  # what a checkpoint stands for is on disk before it
                     checkpoints.save(step, state)
                     window.pause()
                 if stop:
                     checkpoints.finish()
+                    if evaluates:  # only now: nothing may be left of the time given
+                        evaluate(state, step)
                     raise Interrupted(stop)
             metrics = evaluate(state, total)
             checkpoints.finish()

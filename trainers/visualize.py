@@ -37,13 +37,12 @@ def visualize(
     """
     state = restore_trained(workdir, experiment)
     source = experiment.data.dataset.split(next(iter(evaluators.values())).split)
-    rng = np.random.default_rng(0)
     count = min(count, len(source))
     rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
     examples = [source[int(i)] for i in rows]
-    images = np.stack([experiment.eval_geometry(e['image'], rng) for e in examples])
+    images = np.stack([experiment.eval_geometry(e['image'], (0,)) for e in examples])
 
-    inputs = experiment.data.preprocess(jnp.asarray(images))
+    inputs = experiment.preprocess(jnp.asarray(images))
     logits, maps = jax.device_get(
         apply_with_maps(experiment.model.clone(scan=False), state.variables, inputs)
     )
