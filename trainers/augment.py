@@ -42,11 +42,10 @@ def warp(
 ) -> Float[Array, 'h w c']:
     """Turns an image clockwise (radians), scales it and shifts it (shares of the sides)."""
     h, w, _ = image.shape
-    middle = jnp.array([h - 1, w - 1]).reshape(2, 1, 1) / 2
-    shift = jnp.stack([down * h, right * w]).reshape(2, 1, 1)
-    y, x = jnp.mgrid[:h, :w] - middle - shift
+    y, x = jnp.mgrid[:h, :w].astype(image.dtype)
+    y, x = y - (h - 1) / 2 - down * h, x - (w - 1) / 2 - right * w
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-    source = jnp.stack([cos * y - sin * x, sin * y + cos * x]) + middle
+    source = [cos * y - sin * x + (h - 1) / 2, sin * y + cos * x + (w - 1) / 2]
     sample = jax.vmap(lambda plane: map_coordinates(plane, source, 1), in_axes=-1, out_axes=-1)
     return sample(image)
 
