@@ -43,21 +43,25 @@ def command(workdir: Path, steps: int, every: int) -> list[str]:
     ]
 
 
-def run_until(words: list[str], training: bool, stop: Callable[[float], bool]) -> int:
-    """Runs a command until `stop(seconds)` says to kill it, counted from its start or first step.
+def run_until(words: list[str], training: bool, stop: Callable[[float], bool]) -> tuple[int, bool]:
+    """Runs a command until `stop(seconds)` says to kill it.
 
-    Returns its exit status.
+    The seconds are counted from its start, or from the line that says that it is training.
+
+    Returns:
+        Its exit status, and whether it had written that line.
     """
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         while training and 'training' not in process.stdout.readline():
-            assert process.poll() is None, 'it does not start'
+            if process.poll() is not None:
+                sys.exit(f'{" ".join(words)} does not train')
         start = time.monotonic()
         while process.poll() is None and not stop(time.monotonic() - start):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-    return process.returncode
+        rest, _ = process.communicate()
+    return process.returncode, training or 'training' in rest
 
 
 def saving(workdir: Path) -> bool:
@@ -93,17 +97,18 @@ def main() -> None:
     words = command(killed, args.steps, args.every)
     kills = []
     while len(kills) < args.kills:
-        moment = rng.choice(['starting', 'training', 'saving'])
+        aim = rng.choice(['starting', 'training', 'saving'])
         seconds = rng.uniform(0.1, 10.0)
 
-        def stop(now: float, seconds: float = seconds, save: bool = moment == 'saving') -> bool:
+        def stop(now: float, seconds: float = seconds, save: bool = aim == 'saving') -> bool:
             return now > seconds and (not save or saving(killed))
 
-        status = run_until(words, moment != 'starting', stop)
+        status, trained = run_until(words, aim != 'starting', stop)
         if status != -signal.SIGKILL:
             sys.exit(f'the run ended by itself after {len(kills)} kills; use more --steps')
         steps = [int(p.name) for p in (killed / 'checkpoints').glob('*') if p.name.isdigit()]
         newest = max(steps, default=0)
+        moment = ('saving' if saving(killed) else 'training') if trained else 'starting'
         kills.append({'moment': moment, 'seconds': seconds, 'newest': newest})
         print(f'kill {len(kills)}: {kills[-1]}', flush=True)
     subprocess.run(words, cwd=ROOT, check=True)

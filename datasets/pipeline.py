@@ -21,6 +21,8 @@ from datasets.geometry import Geometry
 
 Batch = dict[str, np.ndarray]
 
+_ORDER, _GEOMETRY = 0, 1  # streams of random numbers of one seed
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -46,18 +48,13 @@ class Reading:
             if getattr(self, name) < 0:
                 raise ValueError(f'{name}={getattr(self, name)} is negative; use 0 or more')
 
-    def local(self, batch_size: int) -> int:
-        """This process's share of a global batch.
-
-        Raises:
-            ValueError: if the shares do not divide it.
-        """
+    def check(self, batch_size: int) -> None:
+        """Raises ValueError if the shares do not divide a global batch."""
         if batch_size % self.shares:
             raise ValueError(
                 f'batch_size={batch_size} is not divisible by the {self.shares} shares of the '
                 'processes; use a multiple'
             )
-        return batch_size // self.shares
 
 
 class _Batches:
@@ -70,7 +67,7 @@ class _Batches:
     def __init__(
         self, source: Source, geometry: Geometry, batch_size: int, reading: Reading, seed: int
     ) -> None:
-        reading.local(batch_size)
+        reading.check(batch_size)
         self._source, self._geometry, self._seed = source, geometry, seed
         self._batch_size, self._reading = batch_size, reading
 
@@ -82,7 +79,7 @@ class _Batches:
         examples = [self._source[index] for index in indices.tolist()]
         batch = {key: np.array([x[key] for x in examples]) for key in examples[0] if key != 'image'}
         images = [
-            self._geometry(example['image'], (self._seed, place))
+            self._geometry(example['image'], (self._seed, _GEOMETRY, place))
             for example, place in zip(examples, mine.tolist(), strict=True)
         ]
         return {'image': np.array(images), 'mask': mask, **batch}
@@ -103,7 +100,7 @@ class _Shuffled(_Batches):
         epochs, indices = np.divmod(places, size)
         for epoch in range(epochs[0], epochs[-1] + 1):
             part = epochs == epoch
-            indices[part] = shuffled(indices[part], size, (self._seed, epoch))
+            indices[part] = shuffled(indices[part], size, (self._seed, _ORDER, epoch))
         return indices, np.ones(len(places), np.float32)
 
 
@@ -118,7 +115,7 @@ class _Once(_Batches):
         return np.minimum(places, last), (places <= last).astype(np.float32)
 
 
-def shuffled(indices: np.ndarray, size: int, seed: tuple[int, int]) -> np.ndarray:
+def shuffled(indices: np.ndarray, size: int, seed: tuple[int, ...]) -> np.ndarray:
     """Which of `size` examples are at these places of the order that the seed gives.
 
     The order of a small set is held in memory, that of a large one computed place by place. (For
@@ -132,7 +129,7 @@ def shuffled(indices: np.ndarray, size: int, seed: tuple[int, int]) -> np.ndarra
 
 
 @functools.lru_cache(4)
-def _permutation(size: int, seed: tuple[int, int]) -> np.ndarray:
+def _permutation(size: int, seed: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).permutation(size)
 
 

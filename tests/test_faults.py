@@ -1,7 +1,10 @@
 """Losses that are not finite, and disks that are full."""
 
 import contextlib
+import dataclasses
 import json
+import logging
+import signal
 import subprocess
 
 import jax
@@ -10,10 +13,13 @@ import pytest
 
 from tests.test_main import CONFIG, results, run, start
 from tests.test_train import make, on
+from trainers.evaluators import make_evaluators
+from trainers.interrupt import Interrupted
 from trainers.logs import make_writer
 from trainers.sharding import put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
+from trainers.train import train
 
 SHORT = (
     '--config.total_steps=30',
@@ -101,6 +107,31 @@ def test_a_disk_too_small_is_told_of_before_training(tmp_path):
         assert 'step 10' not in out
         (disk / 'ballast').write_bytes(bytes(100_000))
         assert run(CONFIG, f'--workdir={disk}', *SHORT, '--config.checkpoint.keep=1')[0] == 1
+
+
+def test_an_evaluation_that_a_stop_leaves_out_is_made_by_the_next_start(tmp_path, caplog):
+    experiment = on(make(batch_size=1000, total_steps=8, log_every_steps=1), 1)
+    experiment = dataclasses.replace(experiment, eval_every_steps=4)
+    evaluators = make_evaluators(experiment)
+
+    def evaluated():
+        lines = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+        return [line['step'] for line in lines if 'digits/test/top1' in line]
+
+    def stop_after_three(record):
+        if record.getMessage().startswith('step 3 '):
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+    caplog.set_level(logging.INFO)
+    logger = logging.getLogger('trainers.train')
+    logger.addFilter(stop_after_three)
+    with pytest.raises(Interrupted):
+        train(experiment, evaluators, tmp_path)
+    logger.removeFilter(stop_after_three)
+    assert evaluated() == []
+    train(experiment, evaluators, tmp_path)
+    assert evaluated() == [4, 8]
 
 
 def fill(path):

@@ -20,11 +20,18 @@ class Affine:
         degrees: rotation, uniform in +-degrees.
         scale: size of the content, uniform in 1 +- scale.
         shift: of the content, uniform in +-shift, as a share of each side.
+
+    Raises:
+        ValueError: if the scale would take the content to nothing.
     """
 
     degrees: float
     scale: float
     shift: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < 1:
+            raise ValueError(f'scale={self.scale} is no range; use 0 to less than 1')
 
     def __call__(self, key: Key[Array, ''], image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
         """Warps an image."""
@@ -73,6 +80,7 @@ class Preprocess:
         """Scales pixels to (pixel / 255 - mean) / std; with keys, augments before that."""
         scaled = images.astype(jnp.float32) / 255
         if keys is not None:
-            for augment in self.augmentations:
-                scaled = jax.vmap(augment)(keys, scaled)
+            for number, augment in enumerate(self.augmentations):
+                own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+                scaled = jax.vmap(augment)(own, scaled)
         return (scaled - self.mean) / self.std

@@ -159,8 +159,8 @@ def make_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = N
     Raises:
         UserError: if anything in the config cannot be used.
     """
-    record = json.loads(config.to_json())
-    return construct(assemble, config.to_dict(), 'config', config=record, devices=devices)
+    settings = json.loads(config.to_json())  # in the config's order, which to_dict sorts
+    return construct(assemble, settings, 'config', config=settings, devices=devices)
 
 
 def assemble(
@@ -199,6 +199,8 @@ def assemble(
     data = construct(make_data, dataset, 'config.dataset')
     made_mesh = construct(make_mesh, mesh, 'config.mesh', devices=devices)
     share, shares = batch_share(made_mesh, jax.process_index())
+    if seed < 0:
+        raise ValueError(f'seed={seed} is negative; use 0 or more')
     check_positive('microbatches', microbatches)
     check_batch_size(batch_size, made_mesh, microbatches)
     check_choice('nonfinite', nonfinite, NONFINITE)

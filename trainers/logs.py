@@ -24,13 +24,11 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
     Lines of later steps than `start_step`, left by a run that was stopped after its last
     checkpoint, are cut off: they will be written again. Lines that find no room on the disk are
-    kept for the next `flush`.
+    kept for the next time.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
-        old = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in old if line.endswith('}\n')]
-        kept = [line for line in whole if json.loads(line)['step'] <= start_step]
+        kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start_step]
         draft = path.with_suffix('.tmp')
         draft.write_text(''.join(kept))
         draft.replace(path)
@@ -41,9 +39,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         values = {k: float(v) for k, v in scalars.items()}
         line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._pending.append(json.dumps(line) + '\n')
+        self.flush()  # to be read while the run goes on
 
     def flush(self) -> None:
-        size = self._path.stat().st_size
+        size = self._path.stat().st_size if self._path.exists() else 0
         try:
             with self._path.open('a') as file:
                 file.writelines(self._pending)
@@ -59,6 +58,17 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
     write_summaries = write_images = write_videos = write_audios = _ignore
     write_texts = write_histograms = write_pointcloud = write_hparams = _ignore
+
+
+def was_logged(workdir: Path, step: int, prefix: str) -> bool:
+    """Whether metrics.jsonl has, at a step, a value whose name starts so."""
+    lines = map(json.loads, _whole_lines(workdir / 'metrics.jsonl'))
+    return any(line['step'] == step and any(k.startswith(prefix) for k in line) for line in lines)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith('}\n')]
 
 
 class _Lenient:

@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trainers.construct import UserError
-from trainers.processes import several
 
 AXES = ('data', 'fsdp', 'tensor')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
@@ -164,9 +163,9 @@ def _with_fsdp(axes: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> Pa
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     """Puts this process's share of a batch onto the devices; `id` stays on the host.
 
-    For CPU devices of one process it is there already, and a jitted function takes it as it is.
+    For a single CPU device it is there already, and a jitted function takes it as it is.
     """
     arrays = {key: value for key, value in batch.items() if key != 'id'}
-    if mesh.devices.flat[0].platform == 'cpu' and not several():
+    if mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu':
         return arrays
     return jax.make_array_from_process_local_data(batch_sharding(mesh), arrays)

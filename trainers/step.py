@@ -83,7 +83,8 @@ def _gradient(
 def _example_keys(key: jax.Array, size: int, shares: int) -> jax.Array:
     """A key for each example of a batch that follows from its place in the order of the data.
 
-    The rows of a batch are in that order within the share of a process only.
+    The rows of a batch are in that order only within a share, the rows that a process has read.
+    Where these are not next to each other the keys are others than in one process.
     """
     places = jnp.arange(size).reshape(-1, shares).T.reshape(-1)
     return jax.vmap(partial(jax.random.fold_in, key))(places)

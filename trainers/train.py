@@ -14,9 +14,9 @@ from trainers.construct import UserError
 from trainers.evaluators import Evaluators, Metrics
 from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted, StopSignals
-from trainers.logs import Window, make_writer
+from trainers.logs import Window, make_writer, was_logged
 from trainers.prefetch import Prefetch
-from trainers.processes import all_true, is_first
+from trainers.processes import all_true, from_first, is_first
 from trainers.profile import Profiles
 from trainers.results import make_results, read_results
 from trainers.state import TrainState, create_state
@@ -73,6 +73,11 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
             log.info('step %d  %s', step, format_scalars(scalars | counts))
             return metrics
 
+        every = experiment.eval_every_steps or total
+        prefix = next(iter(evaluators.values())).prefix
+        [evaluated] = from_first([was_logged(workdir, start, prefix)])
+        if 0 < start < total and start % every == 0 and not evaluated:  # as it was to stop there
+            evaluate(state, start)
         window = Window(experiment.batch_size)
         report = periodic_actions.ReportProgress(
             num_train_steps=total,
@@ -84,7 +89,8 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
         batches = Prefetch(read, experiment.mesh)
         batch = batches.next()
         train_step = make_train_step(experiment)
-        learning_rate = jax.jit(experiment.schedule).lower(0).compile()  # not while the step waits
+        # Compiled here, not at the first log.
+        learning_rate = jax.jit(experiment.schedule).lower(0).compile()
         profiles = stack.enter_context(Profiles(workdir / 'tensorboard'))
         bar = stack.enter_context(progress_bar(start, total))
         with StopSignals() as signals:
@@ -106,20 +112,17 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                     writer.write_scalars(step, scalars)
                     log.info('step %d  %s', step, format_scalars(scalars))
                 report(step)  # after the fetch, which waits for the device
-                evaluates = step < total and step % (experiment.eval_every_steps or total) == 0
                 if stop:
                     log.info('%s: saving, then stopping', signal.Signals(stop).name)
-                elif evaluates:
+                elif step < total and step % every == 0:
                     evaluate(state, step)
                     window.pause()
                 if saves:
-                    writer.flush()  # what a checkpoint stands for is on disk before it
+                    writer.flush()
                     checkpoints.save(step, state)
                     window.pause()
                 if stop:
                     checkpoints.finish()
-                    if evaluates:  # only now: nothing may be left of the time given
-                        evaluate(state, step)
                     raise Interrupted(stop)
             metrics = evaluate(state, total)
             checkpoints.finish()
