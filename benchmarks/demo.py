@@ -69,10 +69,12 @@ def measure_steps(configs: list[ConfigDict]) -> list[float]:
 
     from trainers.experiment import make_experiment
     from trainers.memory import keep_freed_memory
+    from trainers.processes import hush_libtpu
     from trainers.sharding import put_batch
     from trainers.state import create_state
     from trainers.step import make_train_step
 
+    hush_libtpu()
     keep_freed_memory()  # as main.py does
     runs: list[Any] = []
     for config in configs:

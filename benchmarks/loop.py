@@ -25,6 +25,7 @@ from trainers import train as loop
 from trainers.evaluators import make_evaluators
 from trainers.experiment import Experiment, make_experiment
 from trainers.memory import keep_freed_memory
+from trainers.processes import hush_libtpu
 from trainers.sharding import batch_sharding, put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
+    hush_libtpu()
     keep_freed_memory()  # as main.py does
     runs = []
     for number in range(args.rounds):

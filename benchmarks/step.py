@@ -33,6 +33,7 @@ from token_learner.counting import count
 from token_learner.layers import stack_layers
 from token_learner.vit import ViT
 from trainers.memory import keep_freed_memory
+from trainers.processes import hush_libtpu
 
 CLASSES = 1000
 SAMPLE = 0.2  # seconds that a timing takes at least
@@ -179,6 +180,7 @@ def print_mode(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    hush_libtpu()
     keep_freed_memory()  # as main.py does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--spec', default='S/16', help='the model to compare with')

@@ -23,6 +23,13 @@ HEARTBEAT_TIMEOUT_S = 30
 LOST_PROCESS = 75
 
 
+def hush_libtpu() -> None:
+    """Keeps libtpu, where it is installed to plan with, from complaining that there is no TPU."""
+    if not _on_tpu():
+        os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+        os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
+
+
 def join_processes(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
@@ -45,10 +52,7 @@ def join_processes(
             'of --coordinator_address, --num_processes and --process_id some are missing; '
             'give all three, or none on a TPU pod or under SLURM'
         )
-    if not _on_tpu():
-        # Else libtpu, where it is installed to plan with, complains that there is no TPU.
-        os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-        os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
+    hush_libtpu()
     if coordinator_address is None and not (_in_slurm_step() or _on_tpu()):
         return
     if coordinator_address is not None and process_id:
