@@ -82,6 +82,8 @@ def default_config(spec: str) -> ConfigDict:
             'seed': 0,
             'batch_size': 128,  # over all processes and devices
             'microbatches': 1,  # that a batch is computed in, one after the other
+            'ema': 0.0,  # decay of the averaged parameters that are evaluated; 0 averages none
+            'mixup': 0.0,  # alpha of the Beta that the ratio is drawn from; 0 mixes none
             'nonfinite': 'stop',  # or 'skip', on a batch whose loss or gradient is not finite
             'epochs': 1.0,
             'total_steps': placeholder(int),  # where given, instead of epochs
@@ -92,23 +94,43 @@ def default_config(spec: str) -> ConfigDict:
                 'data_dir': '',
                 'split': 'train',
                 'resolution': 28,
-                'mean': 0.5,  # pixels, scaled to 0..1, become (pixel - mean) / std
+                'mean': 0.5,  # pixels, scaled to 0..1, become (pixel - mean) / std; or one a channel
                 'std': 0.5,
             },
             'train_geometry': {'name': 'resize'},
             'eval_geometry': {'name': 'resize'},
             'augment': {},  # what the device does to training images: name -> settings, in order
-            'reading': {'workers': 0, 'threads': 2, 'prefetch': 4},
+            'reading': {
+                'workers': 0,
+                'threads': 2,
+                'prefetch': 4,
+                'max_unreadable': 0.001,  # share of the examples; more end the run
+            },
+            # Weights to start from: a workdir, or a file or folder of public weights. Names of ours
+            # that stay new, and of theirs that are left out, as regular expressions.
+            'init_from': {
+                'path': '',
+                'new': ('^head/',),
+                'unused': ('^head/', '^class_token', '^representation/'),
+            },
             'optimizer': {
                 'name': 'adamw',
                 'b1': 0.9,
                 'b2': 0.999,
                 'weight_decay': 0.0,
+                'decayed': 'kernels',  # or 'all' parameters
                 'clip_norm': 1.0,
             },
-            'schedule': {'name': 'cosine', 'learning_rate': 1e-3, 'warmup_epochs': 0.0},
+            'schedule': {
+                'name': 'cosine',  # or 'linear'
+                'learning_rate': 1e-3,
+                'end_learning_rate': 0.0,
+                'warmup_epochs': 0.0,
+            },
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
             'sharding': TENSOR_PARALLEL,
+            # What each does at the end is in results.json; `when` of one is 'always' (the default),
+            # 'end', or 'asked' by --mode=eval --evaluator=NAME.
             'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 256}},
             'eval_every_epochs': 1.0,
             'log_every_steps': 50,
@@ -119,3 +141,70 @@ def default_config(spec: str) -> ConfigDict:
             },
         }
     )
+
+
+# Of the paper's nine few-shot sets the split of the shots and the one to test on. Where a set has
+# one split only, it is cut as in Scenic and big_vision; of ImageNet's the first 65,000 examples, as
+# in big_vision, hold 30 of each class and more.
+FEW_SHOT_SETS = {
+    'caltech101': ('train', 'test'),
+    'caltech_birds2011': ('train', 'test'),
+    'cars196': ('train', 'test'),
+    'cifar100': ('train', 'test'),
+    'colorectal_histology': ('train[:2000]', 'train[2000:]'),
+    'dtd': ('train', 'test'),
+    'imagenet2012': ('train[:65000]', 'validation'),
+    'oxford_iiit_pet': ('train', 'test'),
+    'uc_merced': ('train[:1000]', 'train[1000:]'),
+}
+LOCAL_FEW_SHOT_SETS = {'caltech101': ('train', 'test'), 'dtd': ('train', 'test')}
+
+
+def few_shot_evaluators(runlocal: bool) -> ConfigDict:
+    """Both protocols; that of the papers is `fewshot`. They run when they are asked for."""
+    settings = {
+        'name': 'fewshot',
+        'datasets': LOCAL_FEW_SHOT_SETS if runlocal else FEW_SHOT_SETS,
+        'shots': (1, 5, 10, 25),
+        'share': 0.875,  # the image squeezed to 256x256, and of that the middle 224x224
+        'batch_size': 256,
+        'when': 'asked',
+    }
+    return ConfigDict(
+        {
+            'fewshot': {**settings, 'protocol': 'lsr_rank'},
+            'fewshot_fixed': {**settings, 'protocol': 'lsr_fixed'},
+        }
+    )
+
+
+def use_images(config: ConfigDict, name: str, splits: tuple[str, str], resolution: int) -> None:
+    """Sets what every recipe for large image sets has: inception crops, flips, bfloat16."""
+    config.dataset.name = name
+    config.dataset.split, config.evaluators.test.split = splits
+    config.dataset.resolution = resolution
+    config.train_geometry = {'name': 'inception_crop', 'min_area': 0.05}
+    config.eval_geometry = {'name': 'center_crop', 'share': 0.875}
+    config.augment = {'flip': {'probability': 0.5}}
+    config.reading.threads = 16
+    config.model.dtype = 'bfloat16'
+    config.model.scan = True
+
+
+def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
+    """Makes of a recipe its small form: fake data of runs/fake, a mini model, few steps.
+
+    python -m datasets.make_fake jft imagenet2012 imagenet2012_real imagenet21k caltech101 dtd \
+        --out=runs/fake
+    """
+    config.dataset.data_dir = 'runs/fake'
+    config.dataset.resolution = resolution
+    config.model.dtype = 'float32'
+    config.model.scan = False
+    config.batch_size = 64
+    config.total_steps = steps
+    config.reading.threads = 2
+    config.schedule.warmup_epochs = 0.2
+    config.eval_every_epochs = 0.0
+    config.log_every_steps = 50
+    config.checkpoint.every_steps = 1000

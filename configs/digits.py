@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.loss.label_smoothing = 0.1
     config.dataset.resolution = arg.res
     config.augment = {'affine': {'degrees': 15.0, 'scale': 0.15, 'shift': 0.1}}
-    config.reading = {'workers': 0, 'threads': 0, 'prefetch': 0}  # they are in memory
+    config.reading.threads = config.reading.prefetch = 0  # they are in memory
     config.schedule.learning_rate = 2e-3
     config.optimizer.b2 = 0.98
     config.optimizer.weight_decay = 0.05

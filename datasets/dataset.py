@@ -1,19 +1,77 @@
 """What a dataset is to the rest of the project."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+class Unreadable(ValueError):
+    """An example that cannot be used, and why. It is counted; nothing takes its place."""
 
 
 class Source(Protocol):
     """Random access to examples.
 
-    An example is a dict: `image` [h, w, channels] uint8, `label` int32, `id` str.
+    An example is a dict: `image` [h, w, channels] uint8 or the bytes of an image file, `id` str,
+    and `label` int or, where an example has any number of them, `labels`, a list of int.
+
+    Reading one raises `Unreadable` if it cannot be used.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+class UnreadSource:
+    """A split of known size whose examples are not here."""
+
+    def __init__(self, size: int, reason: str) -> None:
+        self._size, self._reason = size, reason
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises OSError, always: what is missing, and how to get it."""
+        raise OSError(self._reason)
+
+
+class Part:
+    """Some examples of a source, in its order."""
+
+    def __init__(self, source: Source, places: range) -> None:
+        self._source, self._places = source, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[self._places[index]]
+
+
+class Parts(Mapping[str, Source]):
+    """Splits by name, and parts of them in TFDS's notation: 'train[1000:]', 'train[:1000]'."""
+
+    def __init__(self, splits: Mapping[str, Source]) -> None:
+        self._splits = splits
+
+    def __getitem__(self, name: str) -> Source:
+        match = re.fullmatch(r'(\w+)\[(\d*):(\d*)\]', name)
+        if not match:
+            return self._splits[name]
+        source, size = self._splits[match[1]], len(self._splits[match[1]])
+        start, stop = int(match[2] or 0), int(match[3] or size)
+        if not 0 <= start < stop <= size:
+            raise ValueError(f'split {name!r} is no part of {size} examples; use another')
+        return Part(source, range(start, stop))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._splits)
+
+    def __len__(self) -> int:
+        return len(self._splits)
 
 
 @dataclass(frozen=True)
@@ -24,13 +82,15 @@ class Dataset:
         name: as in the config and in metric names.
         label_names: name of each class, by label.
         channels: of an image.
-        splits: name -> source.
+        splits: name -> source. Those of prepared sets may be parts, such as 'train[:1000]'.
+        max_labels: of one example; None where each has exactly one.
     """
 
     name: str
     label_names: tuple[str, ...]
     channels: int
     splits: Mapping[str, Source]
+    max_labels: int | None = None
 
     def split(self, name: str) -> Source:
         """One split.

@@ -6,20 +6,27 @@ that the global batches are the same sets for any number of shares P.
 """
 
 import functools
+import logging
 import signal
 import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import grain
 import numpy as np
 from grain.experimental import index_shuffle
 
-from datasets.dataset import Source
+from datasets.dataset import Dataset, Source, Unreadable
 from datasets.geometry import Geometry
 
+log = logging.getLogger(__name__)
+
 Batch = dict[str, np.ndarray]
+
+# Of a share of the data that cannot be read, this many examples at least were looked at.
+_JUDGED_FROM = 1000
 
 _ORDER, _GEOMETRY = 0, 1  # streams of random numbers of one seed
 
@@ -33,6 +40,7 @@ class Reading:
         threads: that read at the same time, each a batch; 0 reads when a batch is asked for, which
             is best for small images in memory.
         prefetch: batches ready in advance.
+        max_unreadable: share of the examples that may be unreadable; more end the run.
         share: which part of each global batch this process reads.
         shares: P, how many there are.
     """
@@ -40,6 +48,7 @@ class Reading:
     workers: int = 0
     threads: int = 2
     prefetch: int = 4
+    max_unreadable: float = 0.001
     share: int = 0
     shares: int = 1
 
@@ -65,10 +74,19 @@ class _Batches:
     """
 
     def __init__(
-        self, source: Source, geometry: Geometry, batch_size: int, reading: Reading, seed: int
+        self,
+        dataset: Dataset,
+        split: str,
+        geometry: Geometry,
+        batch_size: int,
+        reading: Reading,
+        seed: int,
     ) -> None:
         reading.check(batch_size)
-        self._source, self._geometry, self._seed = source, geometry, seed
+        self._dataset, self._split = dataset, split
+        self._source: Source = dataset.split(split)
+        self._label = 'label' if dataset.max_labels is None else 'labels'
+        self._geometry, self._seed = geometry, seed
         self._batch_size, self._reading = batch_size, reading
 
     def __getitem__(self, number: int) -> Batch:
@@ -76,13 +94,41 @@ class _Batches:
         places = np.arange(first, first + self._batch_size)
         mine = places[self._reading.share :: self._reading.shares]
         indices, mask = self._order(mine)
-        examples = [self._source[index] for index in indices.tolist()]
-        batch = {key: np.array([x[key] for x in examples]) for key in examples[0] if key != 'image'}
-        images = [
-            self._geometry(example['image'], (self._seed, _GEOMETRY, place))
-            for example, place in zip(examples, mine.tolist(), strict=True)
-        ]
-        return {'image': np.array(images), 'mask': mask, **batch}
+        pairs = zip(indices.tolist(), mine.tolist(), strict=True)
+        rows = zip(*(self._example(index, place) for index, place in pairs), strict=True)
+        ids, errors, images, labels = map(list, rows)
+        unreadable = mask * np.array([bool(error) for error in errors], np.float32)
+        return {
+            'id': np.array(ids),
+            'error': np.array(errors),
+            'image': np.array(images),
+            self._label: np.array(labels, np.int32),
+            'mask': mask - unreadable,
+            'unreadable': unreadable,
+        }
+
+    def _example(self, index: int, place: int) -> tuple[str, str, np.ndarray, Any]:
+        """Id, error, image and labels; of one that cannot be read they are blank."""
+        name = f'{self._dataset.name}/{self._split}[{index}]'
+        try:
+            example = self._source[index]
+            name = example['id']
+            image = self._geometry(example['image'], (self._seed, _GEOMETRY, place))
+            return name, '', image, self._filled(example[self._label])
+        except Unreadable as error:
+            size = self._geometry.size
+            image = np.zeros((size, size, self._dataset.channels), np.uint8)
+            blank = -1 if self._dataset.max_labels is None else []
+            return name, str(error), image, self._filled(blank)
+
+    def _filled(self, labels: Any) -> Any:
+        """A label as it is; a list of them filled up with -1."""
+        most = self._dataset.max_labels
+        if most is None:
+            return labels
+        if len(labels) > most:
+            raise Unreadable(f'{len(labels)} labels are more than config.dataset.max_labels={most}')
+        return [*labels, *[-1] * (most - len(labels))]
 
     def _order(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Examples [b] at these places of all batches in a row, and their masks [b]."""
@@ -134,7 +180,8 @@ def _permutation(size: int, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def train_batches(
-    source: Source,
+    dataset: Dataset,
+    split: str,
     geometry: Geometry,
     *,
     batch_size: int,
@@ -145,7 +192,8 @@ def train_batches(
     """Yields batches for ever: shuffled anew in each epoch, none left out.
 
     Args:
-        source: examples.
+        dataset: whose labels the batches have.
+        split: of it.
         geometry: from an image and a seed to an image of the model's size.
         batch_size: of the global batch; this process yields its share.
         seed: of the order and of the geometry.
@@ -153,16 +201,51 @@ def train_batches(
         reading: workers and this process's place among the processes.
 
     Yields:
-        Batches as in design: image [b, h, w, channels] uint8, label [b] int32, mask [b], id [b].
+        Batches as in design: image [b, h, w, channels] uint8, label [b] or labels [b, most labels]
+        int32, mask [b], unreadable [b] (1 where an example should be and cannot be read; its mask
+        is 0), id [b] and error [b], why.
+
+    Raises:
+        OSError: if more examples are unreadable than may be.
     """
-    yield from _read(_Shuffled(source, geometry, batch_size, reading, seed), start_step, reading)
+    batches = _Shuffled(dataset, split, geometry, batch_size, reading, seed)
+    yield from _counted(_read(batches, start_step, reading), reading)
 
 
 def eval_batches(
-    source: Source, geometry: Geometry, *, batch_size: int, reading: Reading = Reading()
+    dataset: Dataset,
+    split: str,
+    geometry: Geometry,
+    *,
+    batch_size: int,
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
-    """Yields every example exactly once, in order; the last batch is filled up with mask 0."""
-    yield from _read(_Once(source, geometry, batch_size, reading, seed=0), 0, reading)
+    """Yields every example exactly once, in order; the last batch is filled up with mask 0.
+
+    Otherwise as `train_batches`.
+    """
+    batches = _Once(dataset, split, geometry, batch_size, reading, seed=0)
+    yield from _counted(_read(batches, 0, reading), reading)
+
+
+def _counted(
+    batches: Generator[Batch, None, None], reading: Reading
+) -> Generator[Batch, None, None]:
+    """The same batches; tells of every example that could not be read, and ends at too many."""
+    seen = unreadable = 0
+    with closing(batches):
+        for batch in batches:
+            seen += len(batch['mask'])
+            for i in np.flatnonzero(batch['unreadable']):
+                unreadable += 1
+                log.warning('cannot be read, left out: %s: %s', batch['id'][i], batch['error'][i])
+            if unreadable > reading.max_unreadable * max(seen, _JUDGED_FROM):
+                raise OSError(
+                    f'{unreadable} of {seen} examples could not be read, the last one '
+                    f'{batch["id"][i]} ({batch["error"][i]}); mend the data, or allow more with '
+                    '--config.reading.max_unreadable'
+                )
+            yield batch
 
 
 def _leave_signals_to_the_parent(index: int, count: int) -> None:

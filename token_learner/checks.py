@@ -23,4 +23,5 @@ def check_keys(settings: Collection[str], known: Collection[str]) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'
+            hint = hint if known else 'leave it out'
             raise ValueError(f'{key} is not a known key; {hint}')

@@ -65,13 +65,13 @@ class Preprocess:
     """From uint8 to the model's input, in float32.
 
     Attributes:
-        mean: of the pixels, scaled to 0..1.
+        mean: of the pixels, scaled to 0..1; one number, or one a channel.
         std: likewise.
         augmentations: for training, one after the other.
     """
 
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
     augmentations: tuple[Augment, ...] = ()
 
     def __call__(
@@ -83,4 +83,4 @@ class Preprocess:
             for number, augment in enumerate(self.augmentations):
                 own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
                 scaled = jax.vmap(augment)(own, scaled)
-        return (scaled - self.mean) / self.std
+        return (scaled - jnp.asarray(self.mean)) / jnp.asarray(self.std)

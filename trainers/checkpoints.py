@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from datasets.dataset import Dataset
 from token_learner.build import RUNTIME_SETTINGS
 from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
@@ -34,7 +35,6 @@ _SAVE_TIMEOUT_S = 300
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What a checkpoint's state belongs to; saved with it and compared when it is restored."""
-    labels = '\n'.join(experiment.data.dataset.label_names)
     return {
         **{
             f'model.{k}': v
@@ -42,13 +42,19 @@ def identity(experiment: Experiment) -> dict[str, Any]:
             if k not in RUNTIME_SETTINGS
         },
         'optimizer.name': experiment.optimizer_name,
+        'ema': experiment.ema > 0,
         'dataset.resolution': experiment.data.resolution,
         'dataset.mean': experiment.data.mean,
         'dataset.std': experiment.data.std,
         'dataset.channels': experiment.data.dataset.channels,
-        'dataset.labels': _digest(labels),
+        'dataset.labels': label_digest(experiment.data.dataset),
         'state': _digest(_shapes(abstract_state(experiment))),
     }
+
+
+def label_digest(dataset: Dataset) -> str:
+    """A digest of the names of the classes, in their order."""
+    return _digest('\n'.join(dataset.label_names))
 
 
 class Checkpoints:

@@ -4,7 +4,9 @@ import logging
 
 from token_learner.vit import patch_grid
 from trainers.construct import UserError
+from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
+from trainers.metrics import read_one
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,12 @@ def check_model(experiment: Experiment) -> None:
         )
 
 
-def check_data(experiment: Experiment) -> None:
-    """Reads one example, so that data that are not there are told of at once.
+def check_data(experiment: Experiment, evaluators: Evaluators) -> None:
+    """Reads an example of each split, so that data that are not there are told of at once.
 
     Raises:
         OSError: if they are not.
     """
-    experiment.data.dataset.split(experiment.data.split)[0]
+    read_one(experiment.data.dataset, experiment.data.split)
+    for evaluator in evaluators.due(end=True):
+        evaluator.check_data()

@@ -19,7 +19,7 @@ def construct(
     """Calls `function(**settings, **given)`.
 
     Every key must be a parameter of the function and every parameter without a default
-    must be a key, so that no key goes unread.
+    must be a key, so that no key goes unread. A function with **settings checks those itself.
 
     Args:
         function: a class or function with named parameters.
@@ -30,13 +30,15 @@ def construct(
     Raises:
         UserError: if a key is unknown or missing, or the function refuses a value.
     """
+    signature = inspect.signature(function).parameters
     parameters = {
         name: p
-        for name, p in inspect.signature(function).parameters.items()
+        for name, p in signature.items()
         if name not in given and p.kind is not p.VAR_KEYWORD
     }
     try:
-        check_keys(settings, parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+            check_keys(settings, parameters)
     except ValueError as error:
         raise UserError(f'{where}.{error}') from error
     for name, parameter in parameters.items():

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from trainers.checkpoints import restore_trained
-from trainers.construct import UserError
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.workdir import write_json
@@ -24,14 +23,13 @@ def evaluate(
     Raises:
         UserError: if there is no such evaluator, or no checkpoint.
     """
-    if name is not None and name not in evaluators:
-        raise UserError(
-            f'--evaluator={name} is not in config.evaluators; use one of {", ".join(evaluators)}'
-        )
+    chosen = evaluators.named(name)
+    for evaluator in chosen:
+        evaluator.check_data()
     state = restore_trained(workdir, experiment)
     metrics: dict[str, Any] = {}
-    for key in [name] if name else evaluators:
-        metrics |= {k: metric._asdict() for k, metric in evaluators[key](state).items()}
+    for evaluator in chosen:
+        metrics |= {key: metric._asdict() for key, metric in evaluator(state).items()}
     for key, metric in metrics.items():
         log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
     result = {'step': int(state.step), 'metrics': metrics}

@@ -1,105 +1,94 @@
-"""Evaluators by name: one exact pass over a split.
+"""The evaluators of an experiment, by name.
 
 An evaluator is built from the experiment and its settings, and called with a state. It
 returns, for each metric, the value and the number of examples that it was computed on.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
-import jax
-import jax.numpy as jnp
-
-from trainers.construct import UserError, construct_named
+from token_learner.checks import check_choice
+from trainers.classification import Classification
+from trainers.construct import UserError, construct, construct_named
 from trainers.experiment import Experiment
-from trainers.loss import Batch
-from trainers.sharding import check_batch_size, put_batch, replicated
-from trainers.state import TrainState
+from trainers.fewshot import FewShot
+from trainers.metrics import Evaluator
+
+EVALUATORS: Mapping[str, Callable[..., Evaluator]] = {
+    'classification': Classification,
+    'fewshot': FewShot,
+}
+
+# The setting `when` of each: while training goes on and at its end, only at the end, or only with
+# --mode=eval --evaluator=NAME.
+WHEN = ('always', 'end', 'asked')
 
 
-class Metric(NamedTuple):
-    """A value and the number of examples that it was computed on."""
-
-    value: float
-    n: int
-
-
-Metrics = dict[str, Metric]
-
-
-def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
-    """Logits [b, classes] in float32, without dropout."""
-    images = experiment.preprocess(batch['image'])
-    logits: Any = experiment.apply(state.variables, images)
-    return logits.astype(jnp.float32)
-
-
-class Classification:
-    """Top-1 and top-5 accuracy and the training loss, for one label an example.
+class Evaluators(Mapping[str, Evaluator]):
+    """The evaluators of an experiment by name; the first one is of the trained dataset.
 
     Attributes:
-        split: that it evaluates.
-        batch_size: of the global batch.
-        prefix: of its metrics' names.
+        first: its classification, that names the split of results, predictions and pictures.
     """
 
-    def __init__(self, *, experiment: Experiment, split: str, batch_size: int) -> None:
-        check_batch_size(batch_size, experiment.mesh)
-        self._experiment = experiment
-        self.split, self.batch_size = split, batch_size
-        self._size = len(experiment.data.dataset.split(split))
-        self.prefix = f'{experiment.data.dataset.name}/{split}'
-        self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
+    def __init__(
+        self, evaluators: Mapping[str, Evaluator], when: Mapping[str, str], first: Classification
+    ) -> None:
+        self._evaluators, self._when, self.first = dict(evaluators), when, first
 
-    def _sums(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-        experiment, mask = self._experiment, batch['mask']
-        logits = compute_logits(experiment, state, batch)
-        top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
-        hits = top == batch['label'][:, None]
-        per_example = {
-            'top1': hits[:, 0],
-            'top5': hits.any(axis=-1),
-            'loss': experiment.loss(logits, batch),
-        }
-        return {'n': mask.sum()} | {k: jnp.sum(v * mask) for k, v in per_example.items()}
+    def __getitem__(self, name: str) -> Evaluator:
+        return self._evaluators[name]
 
-    def __call__(self, state: TrainState) -> Metrics:
-        """Evaluates.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._evaluators)
+
+    def __len__(self) -> int:
+        return len(self._evaluators)
+
+    def due(self, *, end: bool) -> list[Evaluator]:
+        """Those that run while training goes on, or at its end."""
+        times = ('always', 'end') if end else ('always',)
+        return [e for name, e in self.items() if self._when[name] in times]
+
+    def named(self, name: str | None) -> list[Evaluator]:
+        """One, or those that a run comes to by itself.
 
         Raises:
-            RuntimeError: if the pass did not see every example exactly once.
+            UserError: if there is none of that name.
         """
-        experiment = self._experiment
-        batches = experiment.eval_batches(self.split, self.batch_size)
-        sums = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
-        total = jax.tree.map(lambda *x: float(sum(x)), *jax.device_get(sums))
-        n = round(total.pop('n'))
-        if n != self._size:
-            raise RuntimeError(f'{self.prefix}: saw {n} of {self._size} examples')
-        return {f'{self.prefix}/{name}': Metric(value / n, n) for name, value in total.items()}
-
-
-EVALUATORS = {'classification': Classification}
-Evaluators = Mapping[str, Classification]
+        if name is None:
+            return self.due(end=True)
+        if name not in self:
+            raise UserError(
+                f'--evaluator={name} is not in config.evaluators; use one of {", ".join(self)}'
+            )
+        return [self[name]]
 
 
 def make_evaluators(experiment: Experiment) -> Evaluators:
-    """The evaluators of `config.evaluators`, by the names given there.
+    """The evaluators of `config.evaluators`, by the names given there. Reads no data.
 
     Raises:
-        UserError: if there are none, or one cannot be built.
+        UserError: if one cannot be built, or the first is none of the trained dataset.
     """
-    if not experiment.evaluators:
-        raise UserError('config.evaluators is empty; name at least one')
-    evaluators = {
-        name: construct_named(
-            EVALUATORS, settings, f'config.evaluators.{name}', experiment=experiment
+    made: dict[str, Evaluator] = {}
+    when = {}
+    for name, settings in experiment.evaluators.items():
+        where, rest = f'config.evaluators.{name}', dict(settings)
+        when[name] = rest.pop('when', 'always')
+        construct(partial(check_choice, 'when', when[name], WHEN), {}, where)
+        made[name] = construct_named(EVALUATORS, rest, where, experiment=experiment)
+    name, first = next(iter(made.items()), ('', None))
+    if not isinstance(first, Classification) or first.dataset is not experiment.data.dataset:
+        raise UserError(
+            'the first of config.evaluators has to be a classification on the trained dataset; '
+            'name it first'
         )
-        for name, settings in experiment.evaluators.items()
-    }
-    if len({e.prefix for e in evaluators.values()}) < len(evaluators):
+    if when[name] != 'always':
+        raise UserError(f"config.evaluators.{name} is the first, and needs when='always'")
+    if len({e.prefix for e in made.values()}) < len(made):
         raise UserError(
             'two of config.evaluators have metrics of the same name; '
             'keep one, or give them different splits'
         )
-    return evaluators
+    return Evaluators(made, when, first)

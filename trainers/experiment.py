@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from datasets import load_dataset
+from datasets import DATASETS
 from datasets.dataset import Dataset
 from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Batch, Reading, eval_batches, train_batches
@@ -26,10 +27,12 @@ from token_learner.vit import ViT
 from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
+from trainers.mixup import check_mixup
 from trainers.optimizer import OPTIMIZERS, SCHEDULES
 from trainers.sharding import Rules, batch_share, check_batch_size, make_mesh
 
 Settings = Mapping[str, Any]
+Pixel = float | Sequence[float]
 
 # What follows on an update that is left out because the loss or gradient is not finite.
 NONFINITE = ('stop', 'skip')
@@ -43,15 +46,17 @@ class Data:
         dataset: all splits.
         split: name of the one to train on.
         resolution: side of the images that the model sees, pixels.
-        mean: of the pixels, scaled to 0..1.
+        mean: of the pixels, scaled to 0..1; one number, or one a channel.
         std: likewise.
+        data_dir: where the dataset lies.
     """
 
     dataset: Dataset
     split: str
     resolution: int
-    mean: float
-    std: float
+    mean: Pixel
+    std: Pixel
+    data_dir: str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -60,15 +65,46 @@ class Data:
 
 
 def make_data(
-    name: str, data_dir: str, split: str, resolution: int, mean: float, std: float
+    *,
+    name: str,
+    data_dir: str,
+    split: str,
+    resolution: int,
+    mean: Pixel,
+    std: Pixel,
+    **settings: Any,
 ) -> Data:
-    """From the section `config.dataset`."""
-    dataset = load_dataset(name, data_dir)
+    """From the section `config.dataset`; what is not named here the dataset reads itself."""
+    dataset = open_dataset(name, data_dir, **settings)
     dataset.split(split)
     check_positive('resolution', resolution)
-    if std <= 0:
+    for key, value in (('mean', mean), ('std', std)):
+        if np.ndim(value) and len(np.atleast_1d(value)) != dataset.channels:
+            raise ValueError(f'{key}={value} is not one number, nor one for each channel')
+    if np.min(std) <= 0:
         raise ValueError(f'std={std} is no standard deviation; use a positive number')
-    return Data(dataset, split, resolution, mean, std)
+    return Data(dataset, split, resolution, mean, std, data_dir)
+
+
+def open_dataset(name: str, data_dir: str, **settings: Any) -> Dataset:
+    """Opens a dataset by its name."""
+    named = {'name': name, **settings}
+    return construct_named(DATASETS, named, 'config.dataset', data_dir=data_dir)
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """Weights to begin with, see `trainers.initialize`.
+
+    Attributes:
+        path: a workdir, a checkpoint, or a file or folder of public weights; '' begins anew.
+        new: expressions of our parameters that keep their initial values.
+        unused: expressions of parameters of the source that may be left out.
+    """
+
+    path: str
+    new: Sequence[str]
+    unused: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +116,8 @@ class Experiment:
     batch_size: int
     microbatches: int
     nonfinite: str
+    ema: float
+    mixup: float
     total_steps: int
     log_every_steps: int
     eval_every_steps: int
@@ -98,6 +136,7 @@ class Experiment:
     preprocess: Preprocess
     reading: Reading
     evaluators: Mapping[str, Settings]
+    init_from: InitFrom
 
     def init_variables(self, key: jax.Array) -> Any:
         """The model's variables before training, the layers one by one."""
@@ -125,7 +164,8 @@ class Experiment:
     def train_batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """This process's share of the training batches from a step on, for ever."""
         return train_batches(
-            self.data.dataset.split(self.data.split),
+            self.data.dataset,
+            self.data.split,
             self.train_geometry,
             batch_size=self.batch_size,
             seed=self.seed,
@@ -139,11 +179,18 @@ class Experiment:
         with closing(alone.train_batches(step - 1)) as batches:
             return [str(i) for i in next(batches)['id']]
 
-    def eval_batches(self, split: str, batch_size: int) -> Generator[Batch, None, None]:
-        """This process's share of one exact pass over a split."""
+    def eval_batches(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        geometry: Geometry | None = None,
+    ) -> Generator[Batch, None, None]:
+        """This process's share of one exact pass over a split, by default as it is evaluated."""
         return eval_batches(
-            self.data.dataset.split(split),
-            self.eval_geometry,
+            dataset,
+            split,
+            geometry or self.eval_geometry,
             batch_size=batch_size,
             reading=self.reading,
         )
@@ -171,6 +218,8 @@ def assemble(
     batch_size: int,
     microbatches: int,
     nonfinite: str,
+    ema: float,
+    mixup: float,
     epochs: float,
     total_steps: int | None,
     loss: Settings,
@@ -188,6 +237,7 @@ def assemble(
     eval_every_epochs: float,
     log_every_steps: int,
     checkpoint: Settings,
+    init_from: Settings,
 ) -> Experiment:
     """Builds an experiment from the keys of a config.
 
@@ -204,6 +254,9 @@ def assemble(
     check_positive('microbatches', microbatches)
     check_batch_size(batch_size, made_mesh, microbatches)
     check_choice('nonfinite', nonfinite, NONFINITE)
+    if not 0 <= ema < 1:
+        raise ValueError(f'ema={ema} is no decay; use 0 (none) or more and less than 1')
+    check_mixup(mixup, batch_size, microbatches, shares)
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
     if total_steps is None:
         total_steps = round(epochs * steps_per_epoch)
@@ -229,6 +282,8 @@ def assemble(
         batch_size=batch_size,
         microbatches=microbatches,
         nonfinite=nonfinite,
+        ema=ema,
+        mixup=mixup,
         total_steps=total_steps,
         log_every_steps=log_every_steps,
         eval_every_steps=eval_every_steps,
@@ -252,7 +307,12 @@ def assemble(
         eval_geometry=construct_named(
             GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
         ),
-        preprocess=Preprocess(data.mean, data.std, tuple(augmentations)),
+        preprocess=Preprocess(_pixel(data.mean), _pixel(data.std), tuple(augmentations)),
         reading=construct(Reading, reading, 'config.reading', share=share, shares=shares),
         evaluators=evaluators,
+        init_from=construct(InitFrom, init_from, 'config.init_from'),
     )
+
+
+def _pixel(value: Pixel) -> float | tuple[float, ...]:
+    return tuple(value) if isinstance(value, Sequence) else value

@@ -58,7 +58,7 @@ def launch(
     if mode == 'train':
         from trainers.train import train  # TensorFlow, behind clu's writers, is slow to load
 
-        check_data(experiment)
+        check_data(experiment, evaluators)
         train(experiment, evaluators, open_workdir(folder))
     elif mode == 'eval':
         evaluate(experiment, evaluators, folder, evaluator)

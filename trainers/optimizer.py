@@ -6,38 +6,62 @@ from typing import Any
 import jax
 import optax
 
+from token_learner.checks import check_choice
+
 
 def cosine(
-    *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
+    *,
+    learning_rate: float,
+    end_learning_rate: float,
+    warmup_epochs: float,
+    total_steps: int,
+    steps_per_epoch: float,
 ) -> optax.Schedule:
-    """Warm-up, then half a cosine down to 0."""
+    """Warm-up, then half a cosine down to the end's learning rate."""
     warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
-    rest = optax.cosine_decay_schedule(learning_rate, total_steps - warmup)
+    share = end_learning_rate / learning_rate
+    rest = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, share)
     return _after_warmup(rest, learning_rate, warmup)
 
 
 def linear(
-    *, learning_rate: float, warmup_epochs: float, total_steps: int, steps_per_epoch: float
+    *,
+    learning_rate: float,
+    end_learning_rate: float,
+    warmup_epochs: float,
+    total_steps: int,
+    steps_per_epoch: float,
 ) -> optax.Schedule:
-    """Warm-up, then linearly down to 0."""
+    """Warm-up, then linearly down to the end's learning rate."""
     warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
-    rest = optax.linear_schedule(learning_rate, 0.0, total_steps - warmup)
+    rest = optax.linear_schedule(learning_rate, end_learning_rate, total_steps - warmup)
     return _after_warmup(rest, learning_rate, warmup)
 
 
 def adamw(
-    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip_norm: float
+    schedule: optax.Schedule,
+    *,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    decayed: str,
+    clip_norm: float,
 ) -> optax.GradientTransformation:
     """AdamW; the gradient's global norm is cut to clip_norm, unless that is 0."""
-    step = optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=decayed)
+    step = optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=_mask(decayed))
     return optax.chain(_clip(clip_norm), step)
 
 
 def momentum(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float, clip_norm: float
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decayed: str,
+    clip_norm: float,
 ) -> optax.GradientTransformation:
     """SGD with momentum; weight decay is added to the clipped gradient."""
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
+    decay = optax.add_decayed_weights(weight_decay, mask=_mask(decayed))
     return optax.chain(_clip(clip_norm), decay, optax.sgd(schedule, momentum))
 
 
@@ -48,9 +72,14 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def decayed(params: Any) -> Any:
-    """Which parameters decay: kernels do; biases, norms and embeddings do not."""
+def kernels(params: Any) -> Any:
+    """True at kernels; not at biases, norms and embeddings."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def _mask(decayed: str) -> Callable[[Any], Any] | None:
+    check_choice('decayed', decayed, ('kernels', 'all'))
+    return kernels if decayed == 'kernels' else None
 
 
 def _clip(norm: float) -> optax.GradientTransformation:

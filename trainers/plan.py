@@ -75,7 +75,7 @@ def make_plan(experiment: Experiment, topology: str, chip: Chip | None) -> Plan:
         'microbatches': experiment.microbatches,
         'bytes_per_device': {
             'parameters': shard_bytes(state.params),
-            'optimizer_state': shard_bytes(state.opt_state),
+            'optimizer_state': shard_bytes((state.opt_state, state.ema)),
             'batch': shard_bytes(batch),
         },
         'flops_per_step': flops,
@@ -108,11 +108,13 @@ def make_plan(experiment: Experiment, topology: str, chip: Chip | None) -> Plan:
 
 def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and shardings of a global batch."""
-    shapes = {
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         'image': (experiment.data.image_shape, jnp.uint8),
-        'label': ((), jnp.int32),
         'mask': ((), jnp.float32),
+        'unreadable': ((), jnp.float32),
     }
+    most = experiment.data.dataset.max_labels
+    shapes |= {'label': ((), jnp.int32)} if most is None else {'labels': ((most,), jnp.int32)}
     sharding = batch_sharding(experiment.mesh)
     return {
         key: jax.ShapeDtypeStruct((experiment.batch_size, *shape), dtype, sharding=sharding)

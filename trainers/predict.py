@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from trainers.checkpoints import restore_trained
-from trainers.evaluators import Evaluators, compute_logits
+from trainers.classification import compute_logits
+from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.sharding import put_batch, replicated
 
@@ -25,7 +26,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
         The file.
     """
     state = restore_trained(workdir, experiment)
-    first = next(iter(evaluators.values()))
+    first = evaluators.first
     names = experiment.data.dataset.label_names
 
     step = jax.jit(
@@ -34,7 +35,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     )
     path = workdir / f'predictions_{first.split}.jsonl'
     with path.open('w') as file:
-        for batch in experiment.eval_batches(first.split, first.batch_size):
+        for batch in experiment.eval_batches(first.dataset, first.split, first.batch_size):
             scores = np.asarray(step(state, put_batch(batch, experiment.mesh)))
             for i in np.flatnonzero(batch['mask']):
                 best = np.argsort(-scores[i], kind='stable')[:5]

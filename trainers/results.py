@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from token_learner.build import build_model
 from token_learner.counting import Cost, count
-from trainers.evaluators import Metrics
 from trainers.experiment import Experiment
+from trainers.metrics import Metrics
 
 Results = dict[str, Any]
 

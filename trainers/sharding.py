@@ -161,11 +161,11 @@ def _with_fsdp(axes: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> Pa
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-    """Puts this process's share of a batch onto the devices; `id` stays on the host.
+    """Puts this process's share of a batch onto the devices; `id` and `error` stay on the host.
 
     For a single CPU device it is there already, and a jitted function takes it as it is.
     """
-    arrays = {key: value for key, value in batch.items() if key != 'id'}
+    arrays = {key: value for key, value in batch.items() if key not in ('id', 'error')}
     if mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu':
         return arrays
     return jax.make_array_from_process_local_data(batch_sharding(mesh), arrays)

@@ -18,6 +18,7 @@ class TrainState:
         step: [] int32, batches seen.
         skipped: [] int32, of them without an update, the loss or gradient not being finite.
         params: float32.
+        ema: exponential moving average of params, see config.ema; None without one.
         mutable: other collections of the model, such as batch statistics; often empty.
         opt_state: of the optimizer.
         rng: key data from which step k's randomness is folded.
@@ -26,14 +27,15 @@ class TrainState:
     step: jax.Array
     skipped: jax.Array
     params: Any
+    ema: Any
     mutable: Any
     opt_state: Any
     rng: jax.Array
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the model is applied with."""
-        return {'params': self.params, **self.mutable}
+        """What the model is evaluated with: averaged parameters, where there are."""
+        return {'params': self.params if self.ema is None else self.ema, **self.mutable}
 
 
 def _init(experiment: Experiment) -> TrainState:
@@ -46,6 +48,7 @@ def _init(experiment: Experiment) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         params=params,
+        ema=params if experiment.ema else None,
         mutable=variables,
         opt_state=experiment.optimizer.init(params),
         rng=jax.random.key_data(train_key),

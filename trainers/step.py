@@ -10,6 +10,7 @@ import optax
 
 from trainers.experiment import Experiment
 from trainers.loss import Batch
+from trainers.mixup import draw_ratio, mix
 from trainers.sharding import batch_sharding, replicated
 from trainers.state import TrainState, abstract_state
 
@@ -38,11 +39,16 @@ def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple
         'gradient_norm': jnp.where(good, n * norm, 0.0),
         'skipped': 1 - good.astype(jnp.int32),
     }
+    params = if_good(optax.apply_updates(state.params, updates), state.params)
+    decay = experiment.ema
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
         skipped=state.skipped + sums['skipped'],
-        params=if_good(optax.apply_updates(state.params, updates), state.params),
+        params=params,
+        ema=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        if decay
+        else None,
         mutable=if_good(mutable, state.mutable),
         opt_state=if_good(opt_state, state.opt_state),
     )
@@ -54,12 +60,14 @@ def _gradient(
 ) -> tuple[jax.Array, Any, Any]:
     """Mean loss, its gradient and the mutable collections, one microbatch after the other."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    key, augment_key = jax.random.split(key)
+    key, augment_key, mixup_key = jax.random.split(key, 3)
+    ratio = draw_ratio(mixup_key, experiment.mixup) if experiment.mixup else None
     batch = {
         **batch,
         'key': _example_keys(augment_key, len(batch['mask']), experiment.reading.shares),
     }
-    gradient = jax.value_and_grad(partial(_share_of_loss, experiment, n=n), has_aux=True)
+    share = partial(_share_of_loss, experiment, n=n, ratio=ratio)
+    gradient = jax.value_and_grad(share, has_aux=True)
     parts = experiment.microbatches
     if parts == 1:
         (loss, mutable), grads = gradient(state.params, state.mutable, batch, key)
@@ -98,16 +106,20 @@ def _share_of_loss(
     key: jax.Array,
     *,
     n: jax.Array,
+    ratio: jax.Array | None,
 ) -> tuple[jax.Array, Any]:
     """What a microbatch adds to the mean loss over n examples."""
+    images, loss = experiment.preprocess(batch['image'], batch['key']), experiment.loss
+    if ratio is not None:
+        images, loss = mix(images, loss, batch['mask'], ratio, experiment.reading.shares)
     logits, mutable = experiment.apply(
         {'params': params, **mutable},
-        experiment.preprocess(batch['image'], batch['key']),
+        images,
         train=True,
         rngs={'dropout': key},
         mutable=list(mutable),
     )
-    return jnp.sum(experiment.loss(logits, batch) * batch['mask']) / n, mutable
+    return jnp.sum(loss(logits, batch) * batch['mask']) / n, mutable
 
 
 def make_train_step(experiment: Experiment) -> jax.stages.Wrapped:

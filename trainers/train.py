@@ -11,15 +11,17 @@ from clu import periodic_actions
 
 from trainers.checkpoints import Checkpoints, open_checkpoints
 from trainers.construct import UserError
-from trainers.evaluators import Evaluators, Metrics
+from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
+from trainers.initialize import begin
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer, was_logged
+from trainers.metrics import Metrics
 from trainers.prefetch import Prefetch
 from trainers.processes import all_true, from_first, is_first
 from trainers.profile import Profiles
 from trainers.results import make_results, read_results
-from trainers.state import TrainState, create_state
+from trainers.state import TrainState
 from trainers.step import make_train_step
 from trainers.terminal import progress_bar
 from trainers.workdir import log_changes, record_run, write_json
@@ -46,7 +48,7 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
     total = experiment.total_steps
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir, experiment))
-        state = checkpoints.restore() or create_state(experiment)
+        state = checkpoints.restore() or begin(experiment, workdir)
         start = int(state.step)
         if start > total:
             raise UserError(
@@ -63,9 +65,9 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
         log.info('training %s from step %d to %d', experiment.model_settings['spec'], start, total)
         writer = stack.enter_context(closing(make_writer(workdir, start)))
 
-        def evaluate(state: TrainState, step: int) -> Metrics:
+        def evaluate(state: TrainState, step: int, *, end: bool = False) -> Metrics:
             metrics: Metrics = {}
-            for evaluator in evaluators.values():
+            for evaluator in evaluators.due(end=end):
                 metrics |= evaluator(state)
             scalars = {name: metric.value for name, metric in metrics.items()}
             counts = {f'{name.rpartition("/")[0]}/n': metric.n for name, metric in metrics.items()}
@@ -74,8 +76,7 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
             return metrics
 
         every = experiment.eval_every_steps or total
-        prefix = next(iter(evaluators.values())).prefix
-        [evaluated] = from_first([was_logged(workdir, start, prefix)])
+        [evaluated] = from_first([was_logged(workdir, start, evaluators.first.prefix)])
         if 0 < start < total and start % every == 0 and not evaluated:  # as it was to stop there
             evaluate(state, start)
         window = Window(experiment.batch_size)
@@ -124,10 +125,9 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                 if stop:
                     checkpoints.finish()
                     raise Interrupted(stop)
-            metrics = evaluate(state, total)
+            metrics = evaluate(state, total, end=True)
             checkpoints.finish()
-        split = next(iter(evaluators.values())).split
-        skipped = int(state.skipped)
+        split, skipped = evaluators.first.split, int(state.skipped)
         results = make_results(experiment, split, metrics, skipped, window.examples_per_s)
         write_json(workdir / 'results.json', results)
     return results
@@ -165,4 +165,5 @@ def check_finite(
 
 def format_scalars(scalars: dict[str, float]) -> str:
     """Names and values on one line."""
-    return '  '.join(f'{k.removeprefix("train/")} {v:.5g}' for k, v in scalars.items())
+    shown = {k.removeprefix('train/'): v for k, v in scalars.items() if '_seed' not in k}
+    return '  '.join(f'{name} {value:.5g}' for name, value in shown.items())

@@ -36,7 +36,7 @@ def visualize(
         UserError: if there is no checkpoint, or the model has no TokenLearner.
     """
     state = restore_trained(workdir, experiment)
-    source = experiment.data.dataset.split(next(iter(evaluators.values())).split)
+    source = experiment.data.dataset.split(evaluators.first.split)
     count = min(count, len(source))
     rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
     examples = [source[int(i)] for i in rows]

@@ -1,0 +1,43 @@
+"""Pre-training on ImageNet-21k, the public stand-in for JFT-300M.
+
+    python main.py --config=configs/imagenet21k_pretrain.py:model=B/16-8at6 --workdir=DIR
+
+Dosovitskiy et al., arXiv:2010.11929, Table 3: Adam, batches of 4,096 at 224 pixels, linear decay from
+1e-3 after 10,000 steps of warm-up (2.9 epochs), weight decay 0.03, dropout 0.1; 90 epochs (of L 30 or
+90). Loss, head's bias and splits are those of google-research/big_vision's vit_i21k.py: sigmoid, -10,
+the first 51,200 examples held out. Not a row of the TokenLearner paper, and not yet run here.
+
+TFDS has no ImageNet-21k: `python -m datasets.from_folders imagenet21k` makes one of the tar files.
+
+Arguments: model (a spec), res (pixels), runlocal (a mini model on made data, 40 s on two cores).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    arg = common.parse_arg(arg, model='B/16-8at6', res=224, runlocal=False)
+    config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
+    config.epochs = 90.0
+    config.batch_size = 4096
+    config.loss = {'name': 'sigmoid'}
+    config.model.head_bias = -10.0
+    config.model.dropout = 0.1
+    common.use_images(config, 'imagenet21k', ('full[51200:]', 'full[25600:51200]'), arg.res)
+    config.optimizer.weight_decay = 0.03
+    config.optimizer.clip_norm = 0.0
+    config.schedule.name = 'linear'
+    config.schedule.learning_rate = 1e-3
+    config.schedule.warmup_epochs = 2.9
+    config.evaluators.update(common.few_shot_evaluators(arg.runlocal))
+    config.log_every_steps = 200
+    config.checkpoint.every_steps = 5000
+    if arg.runlocal:
+        common.run_locally(config, resolution=32, steps=200)
+        config.dataset.split, config.evaluators.test.split = 'full[400:]', 'full[:400]'
+        config.schedule.learning_rate = 2e-3
+        config.optimizer.clip_norm = 1.0
+        config.model.dropout = 0.0
+    return config

@@ -1,0 +1,138 @@
+"""From an image file's bytes to pixels: only what is needed of it, where the format allows."""
+
+import io
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from datasets.dataset import Unreadable
+
+cv2.setNumThreads(0)  # the reader's threads each decode a batch of their own
+Image.MAX_IMAGE_PIXELS = None  # ours is below, and an error instead of a warning
+
+# A JPEG of more is decoded at a smaller scale, any other image refused: 0.2 GB of pixels.
+MAX_PIXELS = 2**26
+
+
+class Box(NamedTuple):
+    """A rectangle of an image, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Picture:
+    """An image that is decoded when it is known what of it is needed.
+
+    Greyscale, CMYK and palettes become RGB and transparency is dropped, whatever the file's name
+    says. The orientation in EXIF is not applied, as in TensorFlow.
+
+    Attributes:
+        height: of the whole image, pixels.
+        width: likewise.
+    """
+
+    def __init__(self, image: np.ndarray | bytes) -> None:
+        """Reads the header.
+
+        Args:
+            image: pixels [h, w, channels] uint8, or the bytes of a file.
+
+        Raises:
+            Unreadable: if this is no image, or one with more than 8 bits a channel, or too large.
+        """
+        self._image = image
+        self._open: Image.Image | None = None
+        if isinstance(image, np.ndarray):
+            self.height, self.width = image.shape[:2]
+        elif image[:2] == b'\xff\xd8':
+            self.height, self.width, colors = _jpeg_header(image)
+            if colors in ('CMYK', 'YCCK'):
+                self._open = _open(image)
+        else:
+            self._open = _open(image)
+            self.width, self.height = self._open.size
+        pixels = self.height * self.width
+        if self._open is not None and pixels > MAX_PIXELS:
+            raise Unreadable(
+                f'{pixels / 1e6:.0f} megapixels are more than the {MAX_PIXELS / 1e6:.0f} that '
+                f'are decoded of a {self._open.format} file'
+            )
+
+    def cut(self, box: Box, size: int, *, exact: bool) -> np.ndarray:
+        """A part of the image as a square, [size, size, channels] uint8.
+
+        Averages where it shrinks, bilinear where it grows.
+
+        Args:
+            box: the part.
+            size: side of the result, pixels.
+            exact: decode every pixel. Otherwise a JPEG of which much is thrown away is decoded
+                at a half, a quarter or an eighth of its size, no smaller than the result.
+
+        Raises:
+            Unreadable: if the file is damaged.
+        """
+        pixels = self._decode(box, size, exact)
+        if pixels.shape[:2] != (self.height, self.width):
+            down, across = pixels.shape[0] / self.height, pixels.shape[1] / self.width
+            top, left = round(box.top * down), round(box.left * across)
+            bottom = max(top + 1, round((box.top + box.height) * down))
+            right = max(left + 1, round((box.left + box.width) * across))
+            box = Box(top, left, bottom - top, right - left)
+        part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+        if part.shape[:2] == (size, size):
+            return np.ascontiguousarray(part)
+        shrinks = min(part.shape[:2]) >= size
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(part, (size, size), interpolation=method).reshape(size, size, -1)
+
+    def _decode(self, box: Box, size: int, exact: bool) -> np.ndarray:
+        if isinstance(self._image, np.ndarray):
+            return self._image
+        if self._open is not None:
+            try:
+                return np.asarray(self._open.convert('RGB'))
+            except (OSError, ValueError, SyntaxError, EOFError) as error:
+                raise Unreadable(f'damaged {self._open.format} file: {error}') from error
+        least = [math.ceil(size * n / m) for n, m in zip((self.height, self.width), box[2:])]
+        if exact:
+            shrink = max(1.0, math.sqrt(self.height * self.width / MAX_PIXELS))
+            least = [math.floor(n / shrink) for n in (self.height, self.width)]
+        return _decode_jpeg(self._image, *least)
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str]:
+    """Height, width and colours."""
+    try:
+        return simplejpeg.decode_jpeg_header(data)[:3]
+    except ValueError as error:
+        raise Unreadable(f'damaged JPEG file: {error}') from error
+
+
+def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> np.ndarray:
+    """RGB [h, w, 3], of these sizes or larger."""
+    options = {'min_height': min_height, 'min_width': min_width, 'min_factor': 2}
+    try:
+        return simplejpeg.decode_jpeg(data, **options)
+    except ValueError as error:
+        # Bytes between the image and its end mark do no harm, and some cameras leave them.
+        if 'extraneous bytes' not in str(error):
+            raise Unreadable(f'damaged JPEG file: {error}') from error
+    return simplejpeg.decode_jpeg(data, strict=False, **options)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise Unreadable('this is no image file that can be read') from error
+    if image.mode.startswith(('I', 'F')):
+        raise Unreadable(f'{image.format} file of mode {image.mode}, not of 8 bits a channel')
+    return image

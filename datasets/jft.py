@@ -1,0 +1,100 @@
+"""`jft`: a large weakly labelled set of one's own, in the form of JFT-300M.
+
+JFT-300M is not public. This reads any set with encoded images and, for each, a list of label names
+or numbers: one that TFDS prepared as ArrayRecord, or plain ArrayRecord files of tf.train.Examples.
+Without one, JFT's own size is known, which is all that a plan of a run needs.
+"""
+
+from pathlib import Path
+
+from datasets.dataset import Dataset, Parts, UnreadSource
+from datasets.images import data_root
+from datasets.prepared import EncodedSource, Labels, RecordExamples, TfdsSplits, find_version
+
+# Dosovitskiy et al., arXiv:2010.11929, Sec. 4.1; the classes as the TokenLearner paper's parameter
+# counts imply them. (Of the test split the size is not known.)
+SIZES, CLASSES = {'train': 303_000_000, 'test': 50_000}, 18_291
+
+
+def load_jft(
+    data_dir: str,
+    *,
+    image: str = 'image',
+    labels: str = 'labels',
+    vocabulary: str = '',
+    max_labels: int = 32,
+) -> Dataset:
+    """Opens a set.
+
+    Args:
+        data_dir: folder of the set: TFDS's (dataset_info.json, here, in a version below or in
+            jft/VERSION), or one of files SPLIT*.array_record*.
+        image: name of the feature with the bytes of an image file.
+        labels: name of the feature with names (bytes) or numbers.
+        vocabulary: file with the name of each class, a line each; '' is vocabulary.txt in the
+            folder, or the names that TFDS knows.
+        max_labels: of one example; batches have room for as many.
+
+    Raises:
+        ValueError: if the vocabulary cannot be used.
+    """
+    if max_labels < 1:
+        raise ValueError(f'max_labels={max_labels} leaves no label; use 1 or more')
+    root = data_root(data_dir)
+    prepared = find_version(root) or find_version(root / 'jft')
+    folder = prepared or root
+    names = read_vocabulary(Path(vocabulary) if vocabulary else folder / 'vocabulary.txt')
+    if vocabulary and not names:
+        raise ValueError(f'vocabulary {vocabulary} is not there; name a file of class names')
+    if prepared:
+        splits = TfdsSplits(prepared, 'jft', image=image, label=labels, vocabulary=names)
+        return Dataset('jft', splits.names, 3, splits, max_labels)
+    files = sorted(path for path in root.glob('*.array_record*') if path.is_file())
+    if not files:
+        return _described(root, max_labels)
+    if not names:
+        raise ValueError(f'{root} has no vocabulary.txt; write one, a class name a line')
+    sources = {
+        split: EncodedSource(
+            RecordExamples([p for p in files if _split(p) == split], single=[image]),
+            f'jft/{split}',
+            image=image,
+            label=labels,
+            id_name=None,
+            several=True,
+            labels=Labels(names),
+        )
+        for split in dict.fromkeys(map(_split, files))
+    }
+    return Dataset('jft', names, 3, Parts(sources), max_labels)
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """Names of the classes; none where there is no such file.
+
+    Raises:
+        ValueError: if a name is empty, or there twice.
+    """
+    names = path.read_text().splitlines() if path.is_file() else []
+    seen: set[str] = set()
+    for number, name in enumerate(names, 1):
+        if not name or name in seen:
+            problem = f'has {name!r} twice' if name else 'has an empty line'
+            raise ValueError(f'{path}:{number} {problem}; a line is the name of a class')
+        seen.add(name)
+    return tuple(names)
+
+
+def _described(root: Path, max_labels: int) -> Dataset:
+    reason = (
+        f'{root} holds no set: neither dataset_info.json nor SPLIT*.array_record files; prepare '
+        f'yours (docs/images.md), or, to try things out: python -m datasets.make_fake jft '
+        f'--out={root}'
+    )
+    splits = {split: UnreadSource(size, reason) for split, size in SIZES.items()}
+    return Dataset('jft', tuple(map(str, range(CLASSES))), 3, Parts(splits), max_labels)
+
+
+def _split(path: Path) -> str:
+    """'train' of train-00000-of-00001.array_record."""
+    return path.name.split('.')[0].split('-')[0]

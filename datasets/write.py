@@ -1,0 +1,50 @@
+"""Writes image sets as TFDS does: ArrayRecord files with dataset_info.json and features.json."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# TensorFlow, with which TFDS writes, is not to speak of what it does without.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+
+def write_set(
+    root: Path,
+    name: str,
+    version: str,
+    features: Any,
+    splits: Mapping[str, Iterable[tuple[str, Mapping[str, Any]]]],
+) -> Path:
+    """Writes a set, whole or not at all.
+
+    Args:
+        root: folder of prepared sets.
+        name: of the set.
+        version: such as '1.0.0'.
+        features: tfds.features.FeaturesDict.
+        splits: examples by split, each with a key of its own; keys give the order on the disk.
+
+    Returns:
+        The folder, root/name/version.
+
+    Raises:
+        ValueError: if the folder is there already.
+    """
+    from tensorflow_datasets.core.dataset_builders import adhoc_builder
+
+    folder = root / name / version
+    if folder.exists():
+        raise ValueError(f'{folder} is there already; take it away, or write to another folder')
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    adhoc_builder.store_as_tfds_dataset(
+        name,
+        version,
+        data_dir=root,
+        features=features,
+        split_datasets=dict(splits),
+        file_format='array_record',
+    )
+    return folder

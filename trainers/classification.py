@@ -1,0 +1,110 @@
+"""Accuracy and loss of classification, for one label an example or several."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from trainers.experiment import Experiment, open_dataset
+from trainers.loss import Batch
+from trainers.metrics import Metric, Metrics, count_seen, read_one
+from trainers.sharding import check_batch_size, put_batch, replicated
+from trainers.state import TrainState
+
+
+def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
+    """Logits [b, classes] in float32, without dropout."""
+    images = experiment.preprocess(batch['image'])
+    logits: Any = experiment.apply(state.variables, images)
+    return logits.astype(jnp.float32)
+
+
+class Classification:
+    """Top-1 and top-5 accuracy, and the training loss on the dataset that is trained on.
+
+    Where examples have any number of labels, each of them is right, and an example without one is
+    not counted: with `imagenet2012_real` this is ReaL accuracy (Beyer et al., arXiv:2006.07159).
+
+    Attributes:
+        dataset: that it evaluates on.
+        split: of it.
+        batch_size: of the global batch.
+        prefix: of its metrics' names.
+    """
+
+    def __init__(
+        self, *, experiment: Experiment, split: str, batch_size: int, dataset: str = ''
+    ) -> None:
+        """Builds an evaluator.
+
+        Args:
+            experiment: of the model.
+            split: to evaluate on.
+            batch_size: of the global batch.
+            dataset: name of one with the same classes, in the same data_dir; '' is the trained
+                one.
+
+        Raises:
+            ValueError: if the classes are others.
+        """
+        check_batch_size(batch_size, experiment.mesh)
+        data = experiment.data
+        self._experiment = experiment
+        self.dataset = open_dataset(dataset, data.data_dir) if dataset else data.dataset
+        if self.dataset.label_names != data.dataset.label_names:
+            raise ValueError(
+                f'{self.dataset.name} has other classes than {data.dataset.name}; use a dataset '
+                'with the same'
+            )
+        self.split, self.batch_size = split, batch_size
+        self._size = len(self.dataset.split(split))
+        self.prefix = f'{self.dataset.name}/{split}'
+        self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
+
+    def _sums(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        experiment, mask = self._experiment, batch['mask']
+        logits = compute_logits(experiment, state, batch)
+        labels = batch['labels'] if 'labels' in batch else batch['label'][:, None]
+        per_example = dict(zip(('top1', 'top5'), top_hits(logits, labels), strict=True))
+        if self.dataset is experiment.data.dataset:
+            per_example['loss'] = experiment.loss(logits, batch)
+        scored = mask * (labels >= 0).any(axis=-1)
+        seen = {'seen': mask.sum(), 'unreadable': batch['unreadable'].sum(), 'n': scored.sum()}
+        return seen | {k: jnp.sum(v * scored) for k, v in per_example.items()}
+
+    def __call__(self, state: TrainState) -> Metrics:
+        """Evaluates.
+
+        Raises:
+            RuntimeError: if the pass did not see every example exactly once.
+        """
+        experiment = self._experiment
+        batches = experiment.eval_batches(self.dataset, self.split, self.batch_size)
+        sums = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
+        total = jax.tree.map(lambda *x: float(sum(x)), *jax.device_get(sums))
+        n, seen, unreadable = (round(total.pop(key)) for key in ('n', 'seen', 'unreadable'))
+        count_seen(self.prefix, seen, unreadable, self._size)
+        if not n:
+            raise RuntimeError(f'{self.prefix}: no example has a label; use another split')
+        return {f'{self.prefix}/{name}': Metric(value / n, n) for name, value in total.items()}
+
+    def check_data(self) -> None:
+        """Reads an example."""
+        read_one(self.dataset, self.split)
+
+
+def top_hits(
+    logits: Float[Array, 'b classes'], labels: Array
+) -> tuple[Float[Array, 'b'], Float[Array, 'b']]:
+    """Whether a label is the likeliest class, and whether one is among the five likeliest.
+
+    Of classes that are equally likely the one with the lower number counts as likelier.
+
+    Args:
+        logits: [b, classes].
+        labels: [b, most labels], -1 for none.
+    """
+    top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+    hits = (top[:, :, None] == labels[:, None, :]).any(axis=-1).astype(jnp.float32)
+    return hits[:, 0], hits.max(axis=-1)

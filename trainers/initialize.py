@@ -1,0 +1,137 @@
+"""The state that training begins with: fresh, or with the weights of another model."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from token_learner.build import build_model
+from token_learner.pretrained import adapt, format_report, read, rename
+from token_learner.vit import patch_grid
+from trainers.checkpoints import label_digest
+from trainers.construct import UserError
+from trainers.experiment import Experiment
+from trainers.processes import is_first
+from trainers.state import TrainState, create_state
+from trainers.workdir import write_json
+
+log = logging.getLogger(__name__)
+
+
+class Weights(NamedTuple):
+    """Parameters to begin with.
+
+    Attributes:
+        flat: path -> array.
+        source: whose names they have, see `token_learner.pretrained.rename`.
+        grid: rows and columns of the positions; None is a square.
+        labels: digest of the classes of the head, where it is known.
+    """
+
+    flat: Mapping[str, np.ndarray]
+    source: str
+    grid: tuple[int, int] | None
+    labels: str | None
+
+
+def begin(experiment: Experiment, workdir: Path) -> TrainState:
+    """The state before the first step, with the weights of `config.init_from`.
+
+    What became of each parameter is logged, and written to init_from.json.
+
+    Raises:
+        UserError: if the weights cannot be read, or do not fit but for what the config names.
+    """
+    state, source = create_state(experiment), experiment.init_from
+    if not source.path:
+        return state
+    params = flatten_dict(state.params, sep='/')
+    try:
+        weights = read_weights(Path(source.path).expanduser())
+        ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
+        if unknown:
+            raise ValueError(f'{weights.source} parameters have no name here: {unknown[:3]}')
+        adapted, report = adapt(
+            ours,
+            params,
+            new=source.new,
+            unused=source.unused,
+            source_grid=weights.grid,
+            target_grid=patch_grid(experiment.data.image_shape[:2], experiment.model.patch),
+        )
+    except ValueError as error:
+        raise UserError(f'config.init_from: {error}') from error
+    taken = {row.path for row in report if row.action in ('loaded', 'resized')}
+    ours_labels = label_digest(experiment.data.dataset)
+    if 'head/kernel' in taken and weights.labels not in (None, ours_labels):
+        raise UserError(
+            f'config.init_from: the head of {source.path} is of other classes than those of '
+            f"{experiment.data.dataset.name}; put '^head/' into config.init_from.new"
+        )
+    log.info('weights of %s: %s', source.path, format_report(report))
+    if is_first():
+        workdir.mkdir(parents=True, exist_ok=True)
+    write_json(
+        workdir / 'init_from.json',
+        {'path': source.path, 'parameters': [row._asdict() for row in report]},
+    )
+    placed = {path: _place(adapted[path], params[path]) for path in params}
+    made = unflatten_dict(placed, sep='/')
+    return state.replace(params=made, ema=jax.tree.map(jnp.copy, made) if experiment.ema else None)
+
+
+def read_weights(path: Path) -> Weights:
+    """Reads a workdir or one of its checkpoints, an export, or public weights.
+
+    Raises:
+        ValueError: if it is none of these, or damaged.
+    """
+    if not path.exists():
+        raise ValueError(f'{path} is not there; name a workdir or a file of weights')
+    if (path / 'checkpoints').is_dir():
+        steps = [p for p in (path / 'checkpoints').iterdir() if p.name.isdigit()]
+        if not steps:
+            raise ValueError(f'{path} holds no checkpoint; train there first, or name another')
+        return _read_step(max(steps, key=lambda p: int(p.name)))
+    if (path / 'state').is_dir():
+        return _read_step(path)
+    flat, source = read(path)
+    return Weights(flat, source, None, None)
+
+
+def _read_step(folder: Path) -> Weights:
+    """The parameters of a checkpoint, the averaged ones where it has them."""
+    try:
+        config = ocp.JsonCheckpointHandler().restore(folder / 'config')
+        identity = ocp.JsonCheckpointHandler().restore(folder / 'identity')
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(folder / 'state').tree
+        name = 'ema' if tree.get('ema') else 'params'
+        arguments = ocp.args.PyTreeRestore(
+            item={name: jax.tree.map(lambda _: 0, tree[name])},
+            restore_args={
+                name: jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree[name])
+            },
+            partial_restore=True,
+        )
+        restored = handler.restore(folder / 'state', args=arguments)[name]
+    except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
+        line = ' '.join(str(error).split())[:200]
+        raise ValueError(f'the checkpoint {folder} cannot be read ({line}); name another') from error
+    size = (config['dataset']['resolution'],) * 2
+    patch = build_model(config['model'], 1).patch
+    flat = flatten_dict(restored, sep='/')
+    return Weights(flat, 'token_learner', patch_grid(size, patch), identity['dataset.labels'])
+
+
+def _place(array: Any, like: jax.Array) -> jax.Array:
+    """An array as another one lies on the devices."""
+    if isinstance(array, jax.Array):
+        return array
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])

@@ -1,0 +1,58 @@
+"""What evaluators measure, and what the trainer knows of them."""
+
+import logging
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from datasets.dataset import Dataset, Unreadable
+from trainers.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Metric(NamedTuple):
+    """A value and the number of examples that it was computed on."""
+
+    value: float
+    n: int
+
+
+Metrics = dict[str, Metric]
+
+
+class Evaluator(Protocol):
+    """What the trainer knows of an evaluator.
+
+    Attributes:
+        prefix: of its metrics' names.
+    """
+
+    prefix: str
+
+    def __call__(self, state: TrainState) -> Metrics:
+        """Evaluates."""
+
+    def check_data(self) -> None:
+        """Reads an example of each split, so that one that is missing is told of at once."""
+
+
+def count_seen(name: str, seen: int, unreadable: int, size: int) -> None:
+    """Checks that a pass saw every example once.
+
+    Raises:
+        RuntimeError: if it did not.
+    """
+    if seen + unreadable != size:
+        raise RuntimeError(f'{name}: saw {seen} and {unreadable} unreadable of {size} examples')
+    if unreadable:
+        log.warning('%s: %d of %d examples could not be read', name, unreadable, size)
+
+
+def read_one(dataset: Dataset, split: str) -> None:
+    """Reads an example.
+
+    Raises:
+        OSError: if the data are not there.
+    """
+    with suppress(Unreadable):  # it is there
+        dataset.split(split)[0]
