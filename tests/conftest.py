@@ -10,4 +10,5 @@ os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
 
 from jaxtyping import install_import_hook
 
-install_import_hook(['token_learner', 'trainers.augment', 'trainers.loss'], 'beartype.beartype')
+CHECKED = ['token_learner', 'trainers.augment', 'trainers.rand_augment', 'trainers.loss']
+install_import_hook(CHECKED, 'beartype.beartype')

@@ -7,7 +7,8 @@ import pytest
 
 from datasets import load_dataset
 from tests.test_train import make, on
-from trainers.augment import Affine, Preprocess, warp
+from trainers.augment import AUGMENTATIONS, Affine, Flip, Preprocess, warp
+from trainers.construct import UserError, construct_named
 from trainers.sharding import put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
@@ -43,6 +44,33 @@ def test_affine_stays_within_its_bounds():
     rows = (moved.sum((2, 3)) * jnp.arange(29)).sum(1) - 14
     assert 2 < jnp.abs(rows).max() <= 2.9 + 1e-3
     assert abs(rows.mean()) < 1
+
+
+def test_flip():
+    flipped = jax.vmap(Flip(0.25), (0, None))(KEYS, IMAGE)
+    turned = (flipped == IMAGE[:, ::-1]).all((1, 2, 3))
+    assert (turned | (flipped == IMAGE).all((1, 2, 3))).all()
+    assert 6 <= turned.sum() <= 26
+    for probability, expected in [(0.0, IMAGE), (1.0, IMAGE[:, ::-1])]:
+        np.testing.assert_array_equal(Flip(probability)(KEYS[0], IMAGE), expected)
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings', 'message'),
+    [
+        ('flip', {'probability': 1.5}, 'config.augment: probability=1.5 .* use 0 to 1'),
+        ('flip', {}, 'config.augment.probability is missing'),
+        ('rand_augment', {'layers': -1}, 'layers=-1 is negative'),
+        ('rand_augment', {'magnitude': 31.0}, 'magnitude=31.0 .* use 0 to 30'),
+        ('rand_augment', {'magnitude': -1.0}, 'magnitude=-1.0 .* use 0 to 30'),
+        ('rand_augment', {'operations': 'colour'}, 'use one of color, all'),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused(name, settings, message):
+    given = {'layers': 2, 'magnitude': 15.0, 'operations': 'all'} if name != 'flip' else {}
+    with pytest.raises(UserError, match=message):
+        construct_named(AUGMENTATIONS, {'name': name, **given, **settings}, 'config.augment')
 
 
 def test_only_training_augments():

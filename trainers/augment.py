@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Key, UInt8
 
+from trainers.rand_augment import RandAugment
+
 # From a key and an image, its pixels from 0 to 1, to another image of that size.
 Augment = Callable[[Key[Array, ''], Float[Array, 'h w c']], Float[Array, 'h w c']]
 
@@ -57,7 +59,33 @@ def warp(
     return sample(image)
 
 
-AUGMENTATIONS: Mapping[str, Callable[..., Augment]] = {'affine': Affine}
+@dataclass(frozen=True)
+class Flip:
+    """Left becomes right, or not.
+
+    Attributes:
+        probability: that it does.
+
+    Raises:
+        ValueError: if that is no probability.
+    """
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f'probability={self.probability} is none; use 0 to 1')
+
+    def __call__(self, key: Key[Array, ''], image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+        """Flips an image or leaves it."""
+        return jnp.where(jax.random.bernoulli(key, self.probability), image[:, ::-1], image)
+
+
+AUGMENTATIONS: Mapping[str, Callable[..., Augment]] = {
+    'affine': Affine,
+    'flip': Flip,
+    'rand_augment': RandAugment,
+}
 
 
 @dataclass(frozen=True)
