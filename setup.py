@@ -23,6 +23,7 @@ TRAIN = [
     'optax',
     'orbax-checkpoint>=0.12',
     'pillow',
+    'safetensors',
     # clu's writers need TensorFlow and tensorboard, on the CPU only.
     'tensorboard',
     f'tensorflow-cpu; {X86_LINUX}',
@@ -54,7 +55,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=['token_learner'],
+    packages=['token_learner', 'token_learner.pretrained'],
     package_data={'token_learner': ['py.typed']},
     install_requires=['flax>=0.12', 'jax>=0.10,<0.12', 'jaxtyping', 'numpy'],
     extras_require={'train': TRAIN, 'test': TRAIN + TEST, 'tpu': TPU},
