@@ -58,7 +58,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=['token_learner'],
+    packages=['token_learner', 'token_learner.pretrained'],
     package_data={'token_learner': ['py.typed']},
     install_requires=['flax>=0.12', 'jax>=0.10,<0.12', 'jaxtyping', 'numpy'],
     extras_require={'train': TRAIN, 'test': TRAIN + TEST, 'tpu': TPU},

@@ -2,17 +2,24 @@
 
     python -m benchmarks.parity FOLDER
 
-Every FOLDER/*.npz holds parameters (`params/...`), inputs (`input/...`), the output and its
-`meta`: the class and constructor arguments that made it. The parameters are converted by
-`token_learner.pretrained.convert`, our module is applied, and the largest absolute error is
-printed. Exit status 1 if an error is above 1e-5 of the output's largest magnitude.
+A case is one of
+
+- Scenic's: NAME.npz with parameters (`params/...`), inputs (`input/...`), the output and `meta`:
+  the class and constructor arguments that made it;
+- vision_transformer's: a checkpoint NAME.npz, and NAME_io.npz with `images` and `logits`;
+- Hugging Face's: a folder with config.json, model.safetensors, and io.npz with `pixel_values` and
+  `logits`.
+
+The parameters are converted by `token_learner.pretrained.convert`, our module is applied, and the
+largest absolute error is printed. Exit status 1 if an error is above what `FAMILIES` allows, a part
+of the output's largest magnitude.
 """
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +33,13 @@ from flax.errors import FlaxError
 
 from token_learner import TokenFuser, TokenLearner, TokenLearnerV11, ViT
 from token_learner.encoder import Factory
-from token_learner.pretrained import convert
+from token_learner.pretrained import convert, read
 
-TOLERANCE = 1e-5
-FAMILIES = ('token_learner_', 'token_fuser', 'vit_')
+IO = '_io.npz'
+AUGREG_HEADS = 4  # the files do not say
 
 Arrays = Mapping[str, Any]
+Run = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 
 
 def make_token_learner(args: Mapping[str, Any], name: str | None = None) -> nn.Module:
@@ -110,10 +118,9 @@ def below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def measure(path: Path) -> tuple[float, float]:
-    """The largest absolute error of a case, and the output's largest magnitude."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+def run_scenic(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Our output of a case, and the recorded one."""
+    arrays = load(path)
     meta = json.loads(str(arrays['meta']))
     if meta['module'] not in MAKE:
         raise ValueError(f'module {meta["module"]} has no counterpart here')
@@ -122,7 +129,70 @@ def measure(path: Path) -> tuple[float, float]:
     with jax.default_matmul_precision('highest'):
         ours = apply(model, params, jax.tree.map(jnp.asarray, below(arrays, 'input/')))
     expected = arrays['output']
-    expected = expected.reshape(ours.shape) if expected.size == ours.size else expected
+    return ours, expected.reshape(ours.shape) if expected.size == ours.size else expected
+
+
+def run_augreg(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    flat, source = read(path)
+    kernel = flat['embedding/kernel']
+    model = ViT(
+        num_classes=flat['head/bias'].size,
+        patch=kernel.shape[:2],
+        width=kernel.shape[-1],
+        layers=sum(name.endswith('LayerNorm_0/scale') for name in flat),
+        heads=AUGREG_HEADS,
+        mlp_dim=next(x.size for name, x in flat.items() if name.endswith('Dense_0/bias')),
+        head='token' if 'cls' in flat else 'gap',
+        representation=flat['pre_logits/bias'].size if 'pre_logits/bias' in flat else None,
+    )
+    case = load(path.with_name(f'{path.stem}{IO}'))
+    return run_vit(model, convert(flat, source=source, model=model), case['images'], case['logits'])
+
+
+def run_huggingface(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    flat, source = read(path)
+    config = json.loads((path / 'config.json').read_text())
+    model = ViT(
+        num_classes=flat['classifier.bias'].size,
+        patch=(config['patch_size'], config['patch_size']),
+        width=config['hidden_size'],
+        layers=config['num_hidden_layers'],
+        heads=config['num_attention_heads'],
+        mlp_dim=config['intermediate_size'],
+        head='token',
+        gelu={'gelu': 'erf', 'gelu_pytorch_tanh': 'tanh'}[config['hidden_act']],
+    )
+    case = load(path / 'io.npz')
+    images = case['pixel_values'].transpose(0, 2, 3, 1)
+    return run_vit(model, convert(flat, source=source, model=model), images, case['logits'])
+
+
+def run_vit(
+    model: ViT, params: Any, images: np.ndarray, logits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    with jax.default_matmul_precision('highest'):
+        return np.asarray(model.apply({'params': params}, jnp.asarray(images))), logits
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+# The beginning of a name, what runs the case, and the error allowed: Hugging Face's LayerNorm adds
+# 1e-12 to the variance, ours 1e-6.
+FAMILIES: dict[str, tuple[Run, float]] = {
+    'token_learner_': (run_scenic, 1e-5),
+    'token_fuser': (run_scenic, 1e-5),
+    'vit_': (run_scenic, 1e-5),
+    'augreg_vit_': (run_augreg, 1e-5),
+    'hf_vit': (run_huggingface, 1e-4),
+}
+
+
+def measure(path: Path, run: Run) -> tuple[float, float]:
+    """The largest absolute error of a case, and the output's largest magnitude."""
+    ours, expected = run(path)
     if ours.shape != expected.shape:
         raise ValueError(f'output is {ours.shape}, recorded {expected.shape}')
     return float(np.abs(ours - expected).max()), float(np.abs(expected).max())
@@ -133,22 +203,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('folder', type=Path)
     folder = parser.parse_args(argv).folder
     names = sorted(p.name for p in folder.glob('*') if p.suffix == '.npz' or p.is_dir())
+    names = [name for name in names if not name.endswith(IO)]
     if not names:
-        print(f'error: {folder} holds no cases; name a folder of .npz files', file=sys.stderr)
+        print(f'error: {folder} holds no cases; name a folder of cases', file=sys.stderr)
         return 2
     failed = compared = 0
     for name in names:
-        if not name.startswith(FAMILIES):
+        family = next((start for start in FAMILIES if name.startswith(start)), None)
+        if family is None:
             print(f'{name:32} skipped: this family is not there yet')
             continue
         compared += 1
+        run, tolerance = FAMILIES[family]
         try:
-            error, scale = measure(folder / name)
+            error, scale = measure(folder / name, run)
         except (ValueError, KeyError, OSError, BadZipFile, FlaxError) as problem:
             print(f'{name:32} FAILED: {problem}')
             failed += 1
             continue
-        good = error <= TOLERANCE * scale
+        good = error <= tolerance * scale
         failed += not good
         print(f'{name:32} max error {error:.2e}  of {scale:.3g}  {"ok" if good else "FAILED"}')
     print(f'{compared} compared, {failed} failed, {len(names) - compared} skipped')

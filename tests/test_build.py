@@ -100,6 +100,7 @@ FUSER = {'spec': 'mini/4-8at2-fuser'}
         ({'mix_scope': 'all', 'spec': 'mini/4-8at2-fuser'}, ValueError, 'use one of frame, clip'),
         ({'activation': 'softmax'}, ValueError, "use version='v1.1'"),
         ({'head': 'cls'}, ValueError, 'use one of gap, token'),
+        ({'gelu': 'sigmoid'}, ValueError, 'use one of tanh, erf'),
         ({'dtype': 'float99'}, TypeError, 'float99'),
         ({'dtype': 'int32'}, ValueError, 'use a floating point type'),
         ({'representation': 0}, ValueError, 'representation=0 is too small'),

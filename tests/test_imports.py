@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A part may import itself, these parts, and for token_learner these packages only.
+# A part may import itself, these parts, and for token_learner these packages only (safetensors
+# where a file of it is read or written: the test below).
 ALLOWED = {
     'token_learner': set(),
     'datasets': set(),
@@ -16,7 +17,7 @@ ALLOWED = {
     'trainers': {'token_learner', 'datasets'},
     'benchmarks': {'token_learner', 'datasets', 'configs', 'trainers'},
 }
-LIBRARY = {'jax', 'flax', 'numpy', 'jaxtyping'}
+LIBRARY = {'jax', 'flax', 'numpy', 'jaxtyping', 'safetensors'}
 PARTS = {*ALLOWED, 'main', 'tests'}
 
 
@@ -60,7 +61,7 @@ def test_the_library_loads_nothing_of_the_trainer():
     )
     loaded = ast.literal_eval(out)
     assert 'flax' in loaded
-    foreign = {'tensorflow', 'optax', 'orbax', 'clu', 'ml_collections', 'grain'}
+    foreign = {'tensorflow', 'optax', 'orbax', 'clu', 'ml_collections', 'grain', 'safetensors'}
     assert not loaded & {*foreign, 'trainers', 'datasets', 'configs', 'matplotlib'}
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from token_learner import ViT, build_model
 from token_learner.maps import apply_with_maps
+from token_learner.mlp import Mlp
 
 SIZES = {'num_classes': 3, 'width': 16, 'layers': 2, 'heads': 2, 'mlp_dim': 32}
 
@@ -80,3 +81,25 @@ def test_logits_are_zero_at_the_start():
     model = build_model({'spec': 'mini/4-8at2'}, 10)
     logits, _ = model.init_with_output(jax.random.key(0), images(2, 8, 8, 1))
     np.testing.assert_array_equal(logits, jnp.zeros((2, 10)))
+
+
+def test_gelu_is_chosen_for_the_encoder_s_mlps():
+    x = images(2, 5, 8)
+    variables = Mlp(16).init(jax.random.key(1), x)
+    hidden, out = variables['params']['hidden'], variables['params']['out']
+    y = x @ hidden['kernel'] + hidden['bias']
+    exact = y / 2 * (1 + jax.lax.erf(y / jnp.sqrt(2))) @ out['kernel'] + out['bias']
+    np.testing.assert_allclose(Mlp(16, gelu='erf').apply(variables, x), exact, atol=1e-5)
+    assert not np.allclose(Mlp(16).apply(variables, x), exact, atol=1e-5)
+    for scan in (False, True):
+        vit = ViT(**SIZES, patch=(4, 4), gelu='erf', scan=scan)
+        traced = jax.make_jaxpr(lambda x, vit=vit: vit.init(jax.random.key(0), x))(
+            images(2, 8, 8, 3)
+        )
+        assert ('erf ' in str(traced), 'tanh ' in str(traced)) == (True, False)
+
+
+def test_the_head_s_bias_starts_where_asked():
+    model = build_model({'spec': 'mini/4-8at2', 'head_bias': -6.5}, 10)
+    logits, _ = model.init_with_output(jax.random.key(0), images(2, 8, 8, 1))
+    np.testing.assert_array_equal(logits, jnp.full((2, 10), -6.5))

@@ -23,8 +23,9 @@ from token_learner.vit import ViT
 TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
 FUSERS = ('token_fuser', 'unpool', 'reprojection')
 
-# Settings under which the same parameters are the same model: how it computes, and regularisation.
-RUNTIME_SETTINGS = ('dropout', 'dtype', 'attention', 'remat', 'scan')
+# Settings under which the same parameters are the same model: how it starts and computes, and
+# regularisation.
+RUNTIME_SETTINGS = ('head_bias', 'dropout', 'dtype', 'attention', 'remat', 'scan')
 
 
 def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
@@ -55,7 +56,9 @@ def build_vit(
     fuser_norm: str = 'none',
     mix_init: str = 'identity',
     head: str = 'gap',
+    head_bias: float = 0.0,
     representation: int | None = None,
+    gelu: str = 'tanh',
     dropout: float = 0.0,
     dtype: str = 'float32',
     attention: str = 'auto',
@@ -80,7 +83,10 @@ def build_vit(
         fuser_norm: of TokenFuser, 'none', 'grid' or 'full'.
         mix_init: of TokenFuser, 'identity' or 'released'.
         head: 'gap', or 'token' for a model without reductions.
+        head_bias: what every bias of the head starts with; below 0 where the loss is a sigmoid
+            over many classes.
         representation: width of a tanh layer before the head, or None.
+        gelu: of the encoder's MLPs, 'tanh', or 'erf' as in Hugging Face's ViT.
         dropout: rate.
         dtype: type of the computation, such as 'bfloat16'.
         attention: implementation, 'auto', 'xla', 'cudnn' or 'flash', see
@@ -117,7 +123,9 @@ def build_vit(
         reductions=made,
         fuser=_fuser(fuser, size, mixing, shared) if parsed.fuser else None,
         head=head,
+        head_bias=head_bias,
         representation=representation,
+        gelu=gelu,
         remat=remat,
         scan=scan,
         **shared,

@@ -36,6 +36,7 @@ class EncoderBlock(nn.Module):
         attention: implementation, see `dot_product_attention`.
         dropout: rate after the attention and inside the MLP.
         dtype: type of the computation; parameters are float32.
+        gelu: of the MLPs, 'tanh' or 'erf'.
     """
 
     heads: int
@@ -43,6 +44,7 @@ class EncoderBlock(nn.Module):
     attention: str = 'auto'
     dropout: float = 0.0
     dtype: Dtype | None = None
+    gelu: str = 'tanh'
 
     @nn.compact
     def __call__(
@@ -53,7 +55,8 @@ class EncoderBlock(nn.Module):
         y = Attention(self.heads, self.attention, self.dtype, name='attention')(y, bias=bias)
         x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
         y = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(x)
-        return x + Mlp(self.mlp_dim, None, self.dropout, self.dtype, name='mlp')(y, train=train)
+        mlp = Mlp(self.mlp_dim, None, self.dropout, self.dtype, self.gelu, name='mlp')
+        return x + mlp(y, train=train)
 
 
 class Encoder(nn.Module):
@@ -82,6 +85,7 @@ class Encoder(nn.Module):
             `token_learner.layers` takes them from one form to the other.
         dropout: rate in the blocks.
         dtype: type of the computation; parameters are float32.
+        gelu: of the MLPs, 'tanh' or 'erf'.
     """
 
     layers: int
@@ -94,6 +98,7 @@ class Encoder(nn.Module):
     scan: bool = False
     dropout: float = 0.0
     dtype: Dtype | None = None
+    gelu: str = 'tanh'
 
     def __post_init__(self) -> None:
         for layer, _ in self.reductions:
@@ -149,6 +154,7 @@ class Encoder(nn.Module):
                     attention=self.attention,
                     dropout=self.dropout,
                     dtype=self.dtype,
+                    gelu=self.gelu,
                 ),
                 tokenizer=tokenizer,
                 fuser=self.fuser if tokenizer else None,

@@ -4,23 +4,34 @@ import flax.linen as nn
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from token_learner.checks import check_choice
+
+GELUS = ('tanh', 'erf')
+
 
 class Mlp(nn.Module):
     """Dense, GELU, dense.
 
-    GELU is the tanh form, as in the public ViT and TokenLearner code.
+    The public ViT and TokenLearner code computes GELU in the tanh form, Hugging Face's ViT with
+    the error function.
 
     Attributes:
         hidden: width between the two layers.
         features: width of the output; None keeps that of the input.
         dropout: rate after each layer.
         dtype: type of the computation; parameters are float32.
+        gelu: 'tanh' or 'erf'.
     """
 
     hidden: int
     features: int | None = None
     dropout: float = 0.0
     dtype: Dtype | None = None
+    gelu: str = 'tanh'
+
+    def __post_init__(self) -> None:
+        check_choice('gelu', self.gelu, GELUS)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b c'], *, train: bool = False) -> Float[Array, '*b d']:
@@ -36,7 +47,7 @@ class Mlp(nn.Module):
             )
 
         features = x.shape[-1] if self.features is None else self.features
-        x = nn.gelu(dense(self.hidden, 'hidden')(x), approximate=True)
+        x = nn.gelu(dense(self.hidden, 'hidden')(x), approximate=self.gelu == 'tanh')
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = dense(features, 'out')(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice, check_positive
 from token_learner.encoder import Encoder, Factory
+from token_learner.mlp import GELUS
 from token_learner.partitioning import shard_batch
 
 
@@ -58,6 +59,8 @@ class ViT(nn.Module):
         representation: width of a tanh layer before the head; None has no such layer.
         dropout: rate on the embeddings and in the blocks.
         dtype: type of the computation; parameters are float32.
+        gelu: of the blocks' MLPs, 'tanh' or 'erf'.
+        head_bias: what every bias of the head starts with.
     """
 
     num_classes: int
@@ -75,9 +78,12 @@ class ViT(nn.Module):
     representation: int | None = None
     dropout: float = 0.0
     dtype: Dtype | None = None
+    gelu: str = 'tanh'
+    head_bias: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice('head', self.head, ('gap', 'token'))
+        check_choice('gelu', self.gelu, GELUS)
         check_positive('num_classes', self.num_classes)
         if self.representation is not None:
             check_positive('representation', self.representation)
@@ -121,6 +127,7 @@ class ViT(nn.Module):
             scan=self.scan,
             dropout=self.dropout,
             dtype=self.dtype,
+            gelu=self.gelu,
             name='encoder',
         )(x, (1, h, w), train=train, return_sizes=True)
         if self.head == 'token':
@@ -134,6 +141,10 @@ class ViT(nn.Module):
             x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
         self.sow('intermediates', 'pre_logits', x)
         logits = nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name='head'
+            self.num_classes,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(self.head_bias),
+            dtype=self.dtype,
+            name='head',
         )(shard_batch(x))
         return shard_batch(logits)
