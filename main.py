@@ -1,6 +1,7 @@
-"""Trains, evaluates, predicts with and looks at one experiment.
+"""Trains, evaluates, predicts with, looks at and exports one experiment.
 
     python main.py --config=configs/digits.py:model=mini/4-8at2 --workdir=DIR --mode=train
+    python main.py --mode=predict --weights=DIR/export/model.safetensors IMAGE...
 
 A key of the config is overridden by --config.key=value. Exit status: 0 done; 1 input that
 cannot be used, told in one line; 130 or 143 stopped by SIGINT or SIGTERM after a checkpoint,
@@ -17,12 +18,13 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # TensorFlow, behind clu, t
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ('train', 'eval', 'predict', 'visualize', 'plan')
+MODES = ('train', 'eval', 'predict', 'visualize', 'export', 'plan')
 
 config_flags.DEFINE_config_file('config', None, 'File of the config, with :ARGUMENT.')
 flags.DEFINE_string('workdir', None, 'Folder of checkpoints, metrics, results and pictures.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_string('evaluator', None, 'With --mode=eval: one of config.evaluators, else all.')
+flags.DEFINE_string('weights', None, 'With --mode=predict: a model.safetensors of --mode=export.')
 flags.DEFINE_string('topology', None, 'With --mode=plan: the machine, such as v5e:16x16 or cpu:8.')
 flags.DEFINE_string('json', None, 'With --mode=plan: a file for the plan as JSON.')
 flags.DEFINE_string('compilation_cache', None, 'Folder of compiled programs, used again.')
@@ -30,7 +32,6 @@ flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0, of sev
 flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
 flags.DEFINE_integer('process_id', None, 'Number of this process among them, from 0.')
 flags.DEFINE_bool('debug', False, 'Show the traceback of an error in the input.')
-flags.mark_flags_as_required(['config'])
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +48,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags, reads the config file and applies the overrides."""
     try:
         rest = FLAGS(argv)
-        list(FLAGS.config)  # a file that cannot be read is told of only when it is used
+        if FLAGS.weights is None and FLAGS['config'].value is None:
+            raise flags.Error('--config is missing; name a file, such as configs/digits.py')
+        list(FLAGS.config or ())  # a file that cannot be read is told of only when it is used
     except SystemExit:  # --help; absl ends it with 1
         sys.exit(0)
     except Exception as error:  # a config file is a program: anything may go wrong in it
@@ -102,6 +105,11 @@ def run(argv: list[str]) -> int:
 
     logging.set_verbosity(logging.WARNING)
     try:
+        if FLAGS.weights is not None:
+            from trainers.launch import predict_images
+
+            predict_images(FLAGS.mode, FLAGS.weights, argv[1:])
+            return 0
         if argv[1:]:
             raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         keep_freed_memory()

@@ -96,7 +96,7 @@ def default_config(spec: str) -> ConfigDict:
                 'data_dir': '',
                 'split': 'train',
                 'resolution': 28,
-                'mean': 0.5,  # pixels, scaled to 0..1, become (pixel - mean) / std; or one a channel
+                'mean': 0.5,  # pixels, from 0 to 1, become (pixel - mean) / std; or one a channel
                 'std': 0.5,
             },
             'train_geometry': {'name': 'resize'},
@@ -205,6 +205,8 @@ def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
     config.model.scan = False
     config.batch_size = 64
     config.total_steps = steps
+    config.train_geometry.min_area = 0.5  # of a digit a small part says little
+    config.augment.flip.probability = 0.0
     config.reading.threads = 2
     config.schedule.warmup_epochs = 0.2
     config.eval_every_epochs = 0.0

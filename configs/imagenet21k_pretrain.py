@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 200
     config.checkpoint.every_steps = 5000
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=200)
+        common.run_locally(config, resolution=32, steps=400)
         config.dataset.split, config.evaluators.test.split = 'full[400:]', 'full[:400]'
         config.schedule.learning_rate = 2e-3
         config.optimizer.clip_norm = 1.0

@@ -192,7 +192,7 @@ def in_order(rows: np.ndarray, shares: int) -> np.ndarray:
 
 
 def choose_shots(features: Features, k: int, seed: int | None) -> Features:
-    """k examples of each class: random ones, or without a seed the first. Fewer where it has fewer."""
+    """Some examples of each class, k or all it has: random ones, or without a seed the first."""
     rng = None if seed is None else np.random.default_rng(seed)
     rows = []
     for label in np.unique(features.labels):
@@ -212,7 +212,7 @@ def transfer(
     shots: Features, test: Features, classes: int, strengths: Sequence[float]
 ) -> list[float]:
     """Test accuracy of ridge regression onto +-1, for each strength."""
-    hits = _hits(shots.x, shots.labels, test.x, test.labels, np.float32(strengths), classes)
+    hits = _hits(shots.x, shots.labels, test.x, test.labels, np.array(strengths, np.float32), classes)
     return [float(h) / len(test.labels) for h in np.asarray(hits)]
 
 

@@ -1,5 +1,6 @@
 """The state that training begins with: fresh, or with the weights of another model."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from token_learner.build import build_model
-from token_learner.pretrained import adapt, format_report, read, rename
+from token_learner.pretrained import OURS, adapt, format_report, read, rename
 from token_learner.vit import patch_grid
 from trainers.checkpoints import label_digest
 from trainers.construct import UserError
@@ -55,10 +56,8 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     try:
         weights = read_weights(Path(source.path).expanduser())
         ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
-        if unknown:
-            raise ValueError(f'{weights.source} parameters have no name here: {unknown[:3]}')
         adapted, report = adapt(
-            ours,
+            {**ours, **{path: weights.flat[path] for path in unknown}},
             params,
             new=source.new,
             unused=source.unused,
@@ -83,7 +82,8 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     )
     placed = {path: _place(adapted[path], params[path]) for path in params}
     made = unflatten_dict(placed, sep='/')
-    return state.replace(params=made, ema=jax.tree.map(jnp.copy, made) if experiment.ema else None)
+    ema = jax.tree.map(jnp.copy, made) if experiment.ema else None
+    return dataclasses.replace(state, params=made, ema=ema)
 
 
 def read_weights(path: Path) -> Weights:
@@ -123,11 +123,11 @@ def _read_step(folder: Path) -> Weights:
         restored = handler.restore(folder / 'state', args=arguments)[name]
     except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
         line = ' '.join(str(error).split())[:200]
-        raise ValueError(f'the checkpoint {folder} cannot be read ({line}); name another') from error
+        raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
     size = (config['dataset']['resolution'],) * 2
     patch = build_model(config['model'], 1).patch
     flat = flatten_dict(restored, sep='/')
-    return Weights(flat, 'token_learner', patch_grid(size, patch), identity['dataset.labels'])
+    return Weights(flat, OURS, patch_grid(size, patch), identity['dataset.labels'])
 
 
 def _place(array: Any, like: jax.Array) -> jax.Array:

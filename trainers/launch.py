@@ -1,6 +1,7 @@
 """From a config and a mode to the work."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,7 +12,8 @@ from trainers.construct import UserError
 from trainers.evaluate import evaluate
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
-from trainers.predict import predict
+from trainers.export import export
+from trainers.predict import predict, predict_files
 from trainers.processes import several
 from trainers.terminal import log_to_terminal
 from trainers.workdir import open_workdir
@@ -64,7 +66,25 @@ def launch(
         evaluate(experiment, evaluators, folder, evaluator)
     elif mode == 'predict':
         predict(experiment, evaluators, folder)
+    elif mode == 'export':
+        export(experiment, folder)
     else:
         from trainers.visualize import visualize  # matplotlib is slow to load
 
         visualize(experiment, evaluators, folder)
+
+
+def predict_images(mode: str, weights: str, images: Sequence[str]) -> None:
+    """Prints the likeliest classes of files of images.
+
+    Raises:
+        UserError: if a file cannot be read, or the mode is another.
+    """
+    if mode != 'predict':
+        raise UserError('--weights is for --mode=predict; leave it out')
+    if not images:
+        raise UserError('--weights needs images; name their files behind the flags')
+    for path, found in predict_files(Path(weights), [Path(name) for name in images]):
+        print(path)
+        for name, probability in found.items():
+            print(f'  {probability:7.2%}  {name}')

@@ -37,4 +37,10 @@ LOSSES: dict[str, Callable[..., Loss]] = {'softmax': softmax, 'sigmoid': sigmoid
 def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:
     """Targets from `label` [b], or from `labels` [b, most labels] padded with -1."""
     labels = batch['labels'] if 'labels' in batch else batch['label'][:, None]
-    return jax.nn.one_hot(labels, num_classes).max(axis=1)
+
+    def mark(own: Array) -> Array:
+        # Out of the array instead of -1, which would be the last class.
+        own = jnp.where(own < 0, num_classes, own)
+        return jnp.zeros(num_classes).at[own].set(1.0, mode='drop')
+
+    return jax.vmap(mark)(labels)

@@ -1,16 +1,23 @@
-"""Prediction with the newest checkpoint of a workdir."""
+"""Prediction: of a workdir for its split, and of exported weights for files of images."""
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from datasets.dataset import Unreadable
+from datasets.geometry import GEOMETRIES
+from datasets.pipeline import Batch
+from token_learner.build import build_model
 from trainers.checkpoints import restore_trained
 from trainers.classification import compute_logits
+from trainers.construct import UserError, construct_named
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
+from trainers.export import predictor, read_export
 from trainers.sharding import put_batch, replicated
 
 log = logging.getLogger(__name__)
@@ -19,7 +26,7 @@ log = logging.getLogger(__name__)
 def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Path:
     """Writes predictions_SPLIT.jsonl, for the split of the first evaluator.
 
-    A line holds the example's id, its label and the five likeliest classes with their
+    A line holds the example's id, its labels and the five likeliest classes with their
     probabilities (softmax of the logits).
 
     Returns:
@@ -41,9 +48,48 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
                 best = np.argsort(-scores[i], kind='stable')[:5]
                 line = {
                     'id': str(batch['id'][i]),
-                    'label': names[batch['label'][i]],
+                    'labels': label_names(batch, i, names),
                     'predicted': {names[k]: float(scores[i, k]) for k in best},
                 }
                 file.write(json.dumps(line) + '\n')
     log.info('predictions: %s', path)
     return path
+
+
+def label_names(batch: Batch, row: int, names: Sequence[str]) -> list[str]:
+    """The labels of an example of a batch."""
+    labels = batch['labels'][row] if 'labels' in batch else [batch['label'][row]]
+    return [names[label] for label in labels if label >= 0]
+
+
+def predict_files(
+    weights: Path, images: Sequence[Path], count: int = 5
+) -> Iterator[tuple[Path, dict[str, float]]]:
+    """Yields the likeliest classes of each image, with their probabilities.
+
+    Args:
+        weights: a model.safetensors of `--mode=export`.
+        images: files of any size.
+        count: classes an image.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    params, about = read_export(weights)
+    names = about['label_names']
+    geometry = construct_named(
+        GEOMETRIES, about['eval_geometry'], 'eval_geometry', size=about['resolution']
+    )
+    model = build_model(about['model'], len(names))
+    logits = jax.jit(predictor(model, about))
+    normalise = jax.nn.sigmoid if about['loss'] == 'sigmoid' else jax.nn.softmax
+    for path in images:
+        try:
+            pixels = geometry(path.read_bytes(), (0,))
+        except (OSError, Unreadable) as error:
+            raise UserError(f'{path} cannot be read: {error}; name a file of an image') from error
+        if about['channels'] == 1:
+            pixels = pixels.mean(axis=-1, keepdims=True).round().astype(np.uint8)
+        scores = np.asarray(normalise(logits(params, pixels[None])[0]))
+        best = np.argsort(-scores, kind='stable')[:count]
+        yield path, {names[k]: float(scores[k]) for k in best}

@@ -1,8 +1,9 @@
 """Pictures of where each token looks."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ def visualize(
     layer, first = next(iter(maps.items()))
     names = experiment.data.dataset.label_names
     captions = [
-        f'label {names[e["label"]]}\npredicted {names[k]}'
+        f'label {", ".join(names[i] for i in labels_of(e))}\npredicted {names[k]}'
         for e, k in zip(examples, logits.argmax(-1), strict=True)
     ]
     covered = [n - n % p for n, p in zip(images.shape[1:3], experiment.model.patch, strict=True)]
@@ -114,3 +115,8 @@ def draw_maps(
     bar.ax.set_yticklabels(['least', 'most'])
     bar.set_label('weight of a position, each map on a scale of its own', fontsize=9)
     return figure
+
+
+def labels_of(example: Mapping[str, Any]) -> list[int]:
+    """The labels of an example of a source."""
+    return example['labels'] if 'labels' in example else [example['label']]

@@ -8,7 +8,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from token_learner.pretrained.layouts import from_torch
-from token_learner.pretrained.names import SOURCES, Names, check_counterpart, names_of
+from token_learner.pretrained.names import OURS, SOURCES, Names, check_counterpart, names_of
 from token_learner.vit import ViT
 
 
@@ -56,7 +56,7 @@ def rename(
 
     Args:
         flat: as for `convert`.
-        source: as for `convert`.
+        source: as for `convert`, or 'token_learner', whose names are ours.
         model: the module that gives the names, its layers and heads.
 
     Returns:
@@ -67,6 +67,8 @@ def rename(
         ValueError: if the source has no such model, two parameters have one place, or heads do
             not divide a parameter.
     """
+    if source == OURS:
+        return dict(flat), []
     names = names_of(source, model)
     ours: dict[str, np.ndarray] = {}
     unknown = []

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from token_learner.pretrained.names import OURS
+
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     """Reads the parameters in a file, and tells from their names where they come from.
@@ -58,6 +60,8 @@ def _source(flat: Mapping[str, np.ndarray], file: Path) -> str:
         return 'huggingface'
     if 'Transformer/posembed_input/pos_embedding' in flat:
         return 'scenic' if 'output_projection/kernel' in flat else 'augreg'
+    if 'position_embedding' in flat:
+        return OURS
     some = ', '.join(sorted(flat)[:3]) or 'nothing'
     raise ValueError(
         f'{file} holds {some}, ...: no Vision Transformer of scenic, augreg or huggingface; '

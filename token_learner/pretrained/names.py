@@ -12,6 +12,8 @@ Names = dict[str, str]  # theirs -> ours, the pieces of a path joined as each of
 # The code bases, and what joins the pieces of their paths.
 SOURCES = {'scenic': '/', 'augreg': '/', 'huggingface': '.'}
 
+OURS = 'token_learner'  # what `read` says of an export of this code base
+
 _MLP: Names = {'Dense_0': 'hidden', 'Dense_1': 'out'}
 
 

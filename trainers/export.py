@@ -1,0 +1,136 @@
+"""A trained model as files that need less than this code base, or nothing of it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import export as jax_export
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from token_learner.build import build_model
+from token_learner.pretrained import to_augreg, to_huggingface, write_huggingface
+from token_learner.vit import ViT
+from trainers.augment import Preprocess
+from trainers.checkpoints import restore_trained
+from trainers.construct import UserError
+from trainers.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+class Exported(NamedTuple):
+    """What model.safetensors holds.
+
+    Attributes:
+        params: path -> array, float32.
+        about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`, `std`,
+            `eval_geometry` and `loss`, as in the config, and the `step`.
+    """
+
+    params: dict[str, np.ndarray]
+    about: dict[str, Any]
+
+
+def export(experiment: Experiment, workdir: Path) -> Path:
+    """Writes workdir/export from the newest checkpoint; averaged parameters where there are.
+
+    - model.safetensors: the parameters, and in its metadata what `Exported.about` says.
+    - program.jax_export: from those parameters and images [b, resolution, resolution, channels]
+      uint8 to logits [b, classes] float32, for any b, on CPU, GPU and TPU. `jax.export` runs it.
+    - labels.txt: the classes.
+    - augreg.npz and huggingface/, of models that those code bases have.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: if there is no checkpoint.
+    """
+    state = restore_trained(workdir, experiment)
+    params = jax.device_get(state.variables['params'])
+    flat = {path: np.asarray(x) for path, x in flatten_dict(params, sep='/').items()}
+    settings = {**experiment.model_settings, 'attention': 'xla', 'remat': 'none', 'scan': False}
+    data, config = experiment.data, experiment.config
+    about = {
+        'model': settings,
+        'resolution': data.resolution,
+        'channels': data.dataset.channels,
+        'mean': data.mean,
+        'std': data.std,
+        'eval_geometry': config['eval_geometry'],
+        'loss': config['loss']['name'],
+        'step': int(state.step),
+        'label_names': data.dataset.label_names,
+    }
+    folder = workdir / 'export'
+    folder.mkdir(exist_ok=True)
+    metadata = {'format': 'token_learner', 'about': json.dumps(about)}
+    save_file(flat, folder / 'model.safetensors', metadata=metadata)
+    (folder / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
+    model = build_model(settings, len(data.dataset.label_names))
+    (folder / 'program.jax_export').write_bytes(make_program(model, about, flat))
+    _export_for_others(params, model, data.resolution, folder)
+    log.info('export: %s', folder)
+    return folder
+
+
+def _export_for_others(params: Any, model: ViT, resolution: int, folder: Path) -> None:
+    try:
+        np.savez(folder / 'augreg.npz', **to_augreg(params, model))
+    except ValueError as error:
+        log.info('no augreg.npz: %s', error)
+    try:
+        write_huggingface(folder / 'huggingface', *to_huggingface(params, model, resolution))
+    except ValueError as error:
+        log.info('no huggingface: %s', error)
+
+
+def make_program(model: ViT, about: dict[str, Any], flat: dict[str, np.ndarray]) -> bytes:
+    """The serialised program from parameters and images to logits."""
+    side, channels = about['resolution'], about['channels']
+    (batch,) = jax_export.symbolic_shape('b')
+    images = jax.ShapeDtypeStruct((batch, side, side, channels), jnp.uint8)
+    params = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
+    predict = jax.jit(predictor(model, about))
+    return jax_export.export(predict, platforms=PLATFORMS)(params, images).serialize()
+
+
+def predictor(model: ViT, about: dict[str, Any]) -> Any:
+    """A function from parameters by path and images [b, h, w, channels] uint8 to logits."""
+    mean, std = (tuple(v) if isinstance(v, list) else v for v in (about['mean'], about['std']))
+    preprocess = Preprocess(mean, std)
+
+    def predict(flat: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+        params = unflatten_dict(flat, sep='/')
+        logits: Any = model.apply({'params': params}, preprocess(images))
+        return logits.astype(jnp.float32)
+
+    return predict
+
+
+def read_export(path: Path) -> Exported:
+    """Reads a model.safetensors that `export` wrote.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        with safe_open(path, framework='numpy') as file:
+            metadata = file.metadata() or {}
+            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f'{path} cannot be read ({error}); name a model.safetensors') from error
+    if metadata.get('format') != 'token_learner':
+        raise UserError(
+            f'{path} was not exported here; convert it by training from it (config.init_from), or '
+            'name a model.safetensors of --mode=export'
+        )
+    return Exported(params, json.loads(metadata['about']))
