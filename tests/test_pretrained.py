@@ -281,6 +281,9 @@ def test_other_layouts_of_a_source_are_read(tmp_path):
     ours, unknown = rename(found, source=source, model=token)
     assert (source, unknown) == ('huggingface', [])
     assert ours.keys() == flat(random_params(token)).keys() - {'head/kernel', 'head/bias'}
+    half = {k: v.astype(jnp.bfloat16) for k, v in theirs.items()}
+    save_file(half, tmp_path / 'half.safetensors')
+    assert_same(read(tmp_path / 'half.safetensors')[0], half)
     scenic = {
         k.replace('head/', 'output_projection/'): v
         for k, v in to_augreg(random_params(vit()), vit()).items()

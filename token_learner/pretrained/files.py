@@ -81,7 +81,5 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(file)
-    except SafetensorError as error:
+    except (SafetensorError, TypeError) as error:  # the latter for types that numpy has not
         raise ValueError(str(error)) from error
-    except KeyError as error:  # a type that numpy has not
-        raise ValueError(f'numpy has no type {error}') from error
