@@ -2,10 +2,11 @@
 
     python main.py --config=configs/imagenet21k_pretrain.py:model=B/16-8at6 --workdir=DIR
 
-Dosovitskiy et al., arXiv:2010.11929, Table 3: Adam, batches of 4,096 at 224 pixels, linear decay from
-1e-3 after 10,000 steps of warm-up (2.9 epochs), weight decay 0.03, dropout 0.1; 90 epochs (of L 30 or
-90). Loss, head's bias and splits are those of google-research/big_vision's vit_i21k.py: sigmoid, -10,
-the first 51,200 examples held out. Not a row of the TokenLearner paper, and not yet run here.
+Dosovitskiy et al., arXiv:2010.11929, Table 3: Adam, batches of 4,096 at 224 pixels, linear decay
+from 1e-3 after 10,000 steps of warm-up (2.9 epochs), weight decay 0.03, dropout 0.1; 90 epochs (of
+L 30 or 90). Loss, head's bias and splits are those of google-research/big_vision's vit_i21k.py:
+sigmoid, -10, the first 51,200 examples held out. Not a row of the TokenLearner paper, and not yet
+run here.
 
 TFDS has no ImageNet-21k: `python -m datasets.from_folders imagenet21k` makes one of the tar files.
 

@@ -1,19 +1,20 @@
-"""Fine-tuning on ImageNet (TPAMI version, Sec. 3.4; Tables 1 to 6).
+r"""Fine-tuning on ImageNet (TPAMI version, Sec. 3.4; Tables 1 to 6).
 
-    python main.py --config=configs/imagenet_finetune.py:model=L/16-16at12 --workdir=DIR \\
+    python main.py --config=configs/imagenet_finetune.py:model=L/16-16at12 --workdir=DIR \
         --config.init_from.path=WORKDIR_OF_THE_PRETRAINING
 
 "Following ViT": Dosovitskiy et al., arXiv:2010.11929, Appendix B.1.1 and the code of
-google-research/vision_transformer. SGD with momentum 0.9, batches of 512, 20,000 steps, cosine decay
-after 500 of warm-up (0.2 epochs), gradients clipped to norm 1, no weight decay; the learning rate is
-one of 0.003, 0.01, 0.03 and 0.06, which the papers chose on held-out training images; inception crops
-and flips, and whole images squeezed to a square to evaluate on. 384 pixels for S and B, 512 for L and H,
-and for these averaged parameters (decay 0.9999). The head is new, zero. Not yet run here.
+google-research/vision_transformer. SGD with momentum 0.9, batches of 512, 20,000 steps, cosine
+decay after 500 of warm-up (0.2 epochs), gradients clipped to norm 1, no weight decay; the learning
+rate is one of 0.003, 0.01, 0.03 and 0.06, which the papers chose on held-out training images;
+inception crops and flips, and whole images squeezed to a square to evaluate on. 384 pixels for S
+and B, 512 for L and H, and for these averaged parameters (decay 0.9999). The head is new, zero. Not
+yet run here.
 
 ReaL accuracy: --mode=eval --evaluator=real, with TFDS's imagenet2012_real.
 
-Arguments: model (a spec), res (pixels; 0 is the paper's), runlocal (a mini model on made data, at 48
-pixels, 40 s on two cores).
+Arguments: model (a spec), res (pixels; 0 is the paper's), runlocal (a mini model on made data, at
+48 pixels, 40 s on two cores).
 """
 
 from ml_collections import ConfigDict

@@ -5,11 +5,11 @@
 google-research/scenic, projects/token_learner/configs/im1k_token_learner_config.py, as its code ran
 and not as it is written: Adam, batches of 4,096, 5e-3 after 10,000 steps of warm-up (31.97 epochs),
 linearly down to 1e-5; weight decay 0.3 times the learning rate on every parameter; gradients
-clipped to norm 1; sigmoid cross-entropy with the head's bias beginning at -10; crops of 8 % or more of
-the image, flips, ImageNet's mean and deviation; seed 42. Its `stochastic_depth=0.1` is read nowhere,
-and there is no mixup, RandAugment or dropout. Ours differs in three ways: images are resized by area
-or bilinearly, there bicubically; an image without a crop after 100 (there 10) tries is shown whole,
-there its middle; and 90 epochs are 28,150 steps, there 28,080.
+clipped to norm 1; sigmoid cross-entropy with the head's bias beginning at -10; crops of 8 % or more
+of the image, flips, ImageNet's mean and deviation; seed 42. Its `stochastic_depth=0.1` is read
+nowhere, and there is no mixup, RandAugment or dropout. Ours differs in three ways: images are
+resized by area or bilinearly, there bicubically; an image without a crop after 100 (there 10) tries
+is shown whole, there its middle; and 90 epochs are 28,150 steps, there 28,080.
 
 No accuracy of it was published, and it is not yet run here.
 

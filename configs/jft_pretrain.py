@@ -1,14 +1,14 @@
-"""Pre-training on JFT-300M, or a weakly labelled set of your own (TPAMI version, Sec. 3.4).
+r"""Pre-training on JFT-300M, or a weakly labelled set of your own (TPAMI version, Sec. 3.4).
 
-    python main.py --config=configs/jft_pretrain.py:model=B/16-8at6 --workdir=DIR \\
+    python main.py --config=configs/jft_pretrain.py:model=B/16-8at6 --workdir=DIR \
         --config.dataset.data_dir=SET
 
-The paper pre-trains "following ViT": Dosovitskiy et al., arXiv:2010.11929, Table 3. Adam, batches of
-4,096 at 224 pixels, linear decay after 10,000 steps of warm-up (0.135 epochs of JFT's 303M images),
-weight decay 0.1, no dropout; B 7 epochs at 8e-4, L/32 at 6e-4, L/16 14 at 4e-4 (7 or 14 there), H 14
-at 3e-4. The table has no S: it takes B's. Sigmoid cross-entropy, as images have many labels; the
-head's bias begins at -10, as in the released TokenLearner config and in big_vision's for
-ImageNet-21k.
+The paper pre-trains "following ViT": Dosovitskiy et al., arXiv:2010.11929, Table 3. Adam, batches
+of 4,096 at 224 pixels, linear decay after 10,000 steps of warm-up (0.135 epochs of JFT's 303M
+images), weight decay 0.1, no dropout; B 7 epochs at 8e-4, L/32 at 6e-4, L/16 14 at 4e-4 (7 or 14
+there), H 14 at 3e-4. The table has no S: it takes B's. Sigmoid cross-entropy, as images have many
+labels; the head's bias begins at -10, as in the released TokenLearner config and in big_vision's
+for ImageNet-21k.
 
 JFT-300M is not public: docs/images.md says how a set of your own is prepared, and
 configs/imagenet21k_pretrain.py is the stand-in. Not yet run here.

@@ -112,7 +112,8 @@ class InceptionCrop(Geometry):
         for _ in range(self._TRIES):
             aspect = 3 / 4 + (4 / 3 - 3 / 4) * draw()
             least = math.sqrt(self.min_area * height * width / aspect)
-            most = min(height, int((width + 0.5) / aspect), round(math.sqrt(height * width / aspect)))
+            most = math.sqrt(height * width / aspect)
+            most = min(height, int((width + 0.5) / aspect), round(most))
             if most < least:
                 continue
             h = int(math.ceil(least) + draw() * (most - math.ceil(least) + 1))

@@ -101,10 +101,13 @@ class Picture:
                 return np.asarray(self._open.convert('RGB'))
             except (OSError, ValueError, SyntaxError, EOFError) as error:
                 raise Unreadable(f'damaged {self._open.format} file: {error}') from error
-        least = [math.ceil(size * n / m) for n, m in zip((self.height, self.width), box[2:])]
         if exact:
             shrink = max(1.0, math.sqrt(self.height * self.width / MAX_PIXELS))
-            least = [math.floor(n / shrink) for n in (self.height, self.width)]
+            return _decode_jpeg(self._image, int(self.height / shrink), int(self.width / shrink))
+        least = (
+            math.ceil(size * self.height / box.height),
+            math.ceil(size * self.width / box.width),
+        )
         return _decode_jpeg(self._image, *least)
 
 

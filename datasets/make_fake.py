@@ -113,9 +113,7 @@ def _examples(
         yield key, _example(name, features, example['image'], digit, key)
 
 
-def _example(
-    name: str, features: Any, pixels: np.ndarray, digit: int, key: str
-) -> dict[str, Any]:
+def _example(name: str, features: Any, pixels: np.ndarray, digit: int, key: str) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     shape = features['image'].shape[:2]

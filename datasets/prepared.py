@@ -198,5 +198,3 @@ def text(value: bytes | str) -> str:
 
 def _version(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.split('.') if part.isdigit())
-
-

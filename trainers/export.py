@@ -31,8 +31,8 @@ class Exported(NamedTuple):
 
     Attributes:
         params: path -> array, float32.
-        about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`, `std`,
-            `eval_geometry` and `loss`, as in the config, and the `step`.
+        about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
+            `std`, `eval_geometry` and `loss`, as in the config, and the `step`.
     """
 
     params: dict[str, np.ndarray]
@@ -84,7 +84,8 @@ def export(experiment: Experiment, workdir: Path) -> Path:
 
 def _export_for_others(params: Any, model: ViT, resolution: int, folder: Path) -> None:
     try:
-        np.savez(folder / 'augreg.npz', **to_augreg(params, model))
+        arrays: dict[str, Any] = {**to_augreg(params, model)}
+        np.savez(folder / 'augreg.npz', **arrays)
     except ValueError as error:
         log.info('no augreg.npz: %s', error)
     try:
@@ -100,7 +101,7 @@ def make_program(model: ViT, about: dict[str, Any], flat: dict[str, np.ndarray])
     images = jax.ShapeDtypeStruct((batch, side, side, channels), jnp.uint8)
     params = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
     predict = jax.jit(predictor(model, about))
-    return jax_export.export(predict, platforms=PLATFORMS)(params, images).serialize()
+    return bytes(jax_export.export(predict, platforms=PLATFORMS)(params, images).serialize())
 
 
 def predictor(model: ViT, about: dict[str, Any]) -> Any:

@@ -2,9 +2,10 @@
 
 `lsr_fixed` is that of google-research/big_vision (evaluators/fewshot_lsr.py): for each of three
 seeds k random examples a class, one strength of the ridge. `lsr_rank` is the older one of
-google-research/scenic (train_lib/transfer/fewshot_utils.py), of the time of the ViT and TokenLearner
-papers: the first k examples a class, and of 30 strengths, for each k, the one with the best mean
-rank over the datasets, ranked by accuracy on the test splits. Their figures cannot be compared.
+google-research/scenic (train_lib/transfer/fewshot_utils.py), of the time of the ViT and
+TokenLearner papers: the first k examples a class, and of 30 strengths, for each k, the one with the
+best mean rank over the datasets, ranked by accuracy on the test splits. Their figures cannot be
+compared.
 
 Features are the model's `pre_logits`: for TokenLearner the mean of the learned tokens after the
 last LayerNorm.
@@ -113,8 +114,9 @@ class FewShot:
         """Evaluates.
 
         Returns:
-            Accuracies DATASET/SPLIT/kshot and their unweighted mean mean/kshot; with `lsr_fixed`
-            means over the seeds, and each seed's, ..._seed0; with `lsr_rank` the strength, l2/kshot.
+            Accuracies DATASET/SPLIT/kshot and their unweighted mean mean/kshot. With `lsr_fixed`
+            they are means over the seeds, and ..._seed0 is that of one; with `lsr_rank` l2/kshot
+            is the strength.
 
         Raises:
             RuntimeError: if a pass did not see every example exactly once.
@@ -212,7 +214,8 @@ def transfer(
     shots: Features, test: Features, classes: int, strengths: Sequence[float]
 ) -> list[float]:
     """Test accuracy of ridge regression onto +-1, for each strength."""
-    hits = _hits(shots.x, shots.labels, test.x, test.labels, np.array(strengths, np.float32), classes)
+    l2s = np.array(strengths, np.float32)
+    hits = _hits(shots.x, shots.labels, test.x, test.labels, l2s, classes)
     return [float(h) / len(test.labels) for h in np.asarray(hits)]
 
 

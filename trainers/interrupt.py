@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from trainers.processes import several
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """The run was asked to stop, and saved its state.
 
     Attributes:

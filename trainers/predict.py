@@ -48,7 +48,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
                 best = np.argsort(-scores[i], kind='stable')[:5]
                 line = {
                     'id': str(batch['id'][i]),
-                    'labels': label_names(batch, i, names),
+                    'labels': label_names(batch, int(i), names),
                     'predicted': {names[k]: float(scores[i, k]) for k in best},
                 }
                 file.write(json.dumps(line) + '\n')
