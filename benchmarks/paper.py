@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 Printed = dict[str, str]
 
+PRETRAIN, FINETUNE = 'configs/jft_pretrain.py', 'configs/imagenet_finetune.py'
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,7 +24,6 @@ class Row:
         paper: printed figures by column: top1, real (both percent), gflops, params_m.
         settings: of `config.model`, where the row needs others than the defaults.
         note: why ours differs from the printed figure.
-        config: that trains it.
     """
 
     name: str
@@ -31,7 +32,6 @@ class Row:
     paper: Printed = field(default_factory=dict)
     settings: Printed = field(default_factory=dict)
     note: str = ''
-    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Table:
     title: str
     rows: tuple[Row, ...]
     few_shot: bool = False
+
+    @property
+    def config(self) -> str:
+        """The file that trains its rows to the end."""
+        return PRETRAIN if self.few_shot else FINETUNE
 
 
 _SLIP_B16 = (

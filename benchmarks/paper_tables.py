@@ -98,7 +98,7 @@ def is_run_of(row: Row, results: Results) -> bool:
     )
 
 
-def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
+def describe(row: Row, config: str, runs: dict[Path, Results]) -> dict[str, Any]:
     """A row of the JSON output, with the runs that measured it."""
     ours: dict[str, float | int] = {}
     if row.spec is not None:
@@ -115,7 +115,7 @@ def describe(row: Row, runs: dict[Path, Results]) -> dict[str, Any]:
         'spec': row.spec,
         'settings': row.settings,
         'resolution': row.resolution,
-        'config': row.config,
+        'config': config if row.spec else None,
         'paper': row.paper,
         'ours': ours,
         'deviation_percent': {key: deviation(ours[key], row.paper[key]) for key in compared},
@@ -137,7 +137,7 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
     for key, name in (('gflops', 'GFLOPs'), ('params_m', 'parameters, M')):
         head += [f'{name}, paper', 'ours', 'deviation', 'digits'] if key in printed else [name]
     head += [f'{name}, paper' for key, name in ACCURACIES.items() if key in printed]
-    head += [] if table.few_shot else ['top-1 measured here', 'config']
+    head += ['config'] if table.few_shot else ['top-1 measured here', 'config']
     lines = [f'## {table.title}\n', _line(head), f'|{"---|" * len(head)}']
     for row in rows:
         note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
@@ -148,7 +148,8 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
             paper = [row['paper'].get(key, '-'), ours, _percent(change), same]
             cells += paper if key in printed else [ours]
         cells += [row['paper'].get(key, '-') for key in ACCURACIES if key in printed]
-        cells += [] if table.few_shot else [_measured(row), row['config'] or '-']
+        cells += [] if table.few_shot else [_measured(row)]
+        cells.append(f'`{row["config"]}`' if row['config'] else '-')
         lines.append(_line(cells))
     return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
 
@@ -195,10 +196,10 @@ def main() -> None:
             args.json.touch()
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    names = [args.table] if args.table else [*TABLES]
+    chosen = {args.table: TABLES[args.table]} if args.table else dict(TABLES)
     tables = {
-        name: [describe(row, {} if TABLES[name].few_shot else runs) for row in TABLES[name].rows]
-        for name in names
+        name: [describe(row, table.config, {} if table.few_shot else runs) for row in table.rows]
+        for name, table in chosen.items()
     }
     print(INTRODUCTION)
     for name, rows in tables.items():

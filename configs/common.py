@@ -96,8 +96,8 @@ def default_config(spec: str) -> ConfigDict:
                 'data_dir': '',
                 'split': 'train',
                 'resolution': 28,
-                'mean': 0.5,  # pixels, from 0 to 1, become (pixel - mean) / std; or one a channel
-                'std': 0.5,
+                'mean': (0.5,),  # of all channels, or of each; pixels, from 0 to 1, become
+                'std': (0.5,),  # (pixel - mean) / std
             },
             'train_geometry': {'name': 'resize'},
             'eval_geometry': {'name': 'resize'},
@@ -167,6 +167,7 @@ def few_shot_evaluators(runlocal: bool) -> ConfigDict:
     settings = {
         'name': 'fewshot',
         'datasets': LOCAL_FEW_SHOT_SETS if runlocal else FEW_SHOT_SETS,
+        'data_dir': '',  # '' is that of config.dataset
         'shots': (1, 5, 10, 25),
         'share': 0.875,  # the image squeezed to 256x256, and of that the middle 224x224
         'batch_size': 256,
@@ -205,10 +206,10 @@ def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
     config.model.scan = False
     config.batch_size = 64
     config.total_steps = steps
-    config.train_geometry.min_area = 0.5  # of a digit a small part says little
+    config.train_geometry.min_area = 0.8  # a part of a digit says little
     config.augment.flip.probability = 0.0
     config.reading.threads = 2
-    config.schedule.warmup_epochs = 0.2
+    config.schedule.warmup_epochs = 0.0
     config.eval_every_epochs = 0.0
     config.log_every_steps = 50
     config.checkpoint.every_steps = 1000

@@ -36,9 +36,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 200
     config.checkpoint.every_steps = 5000
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=400)
+        common.run_locally(config, resolution=32, steps=500)
         config.dataset.split, config.evaluators.test.split = 'full[400:]', 'full[:400]'
-        config.schedule.learning_rate = 2e-3
+        config.schedule.learning_rate = 4e-3
+        config.optimizer.b2 = 0.98
         config.optimizer.clip_norm = 1.0
         config.model.dropout = 0.0
     return config

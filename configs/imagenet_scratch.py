@@ -44,6 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.schedule.warmup_epochs = 31.97
     config.log_every_steps = 100
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=200)
-        config.schedule.learning_rate = 2e-3
+        common.run_locally(config, resolution=32, steps=500)
+        config.schedule.learning_rate = 4e-3
+        config.optimizer.b2 = 0.98
     return config

@@ -2,16 +2,17 @@
 
 import ast
 import importlib
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
+from trainers.plan import abstract_batch
 from trainers.state import abstract_state
 from trainers.step import train_step
 
@@ -46,13 +47,7 @@ def test_a_train_step_traces_at_full_size(name, arg):
     experiment = make(name, arg)
     state = abstract_state(experiment)
     assert sum(x.size for x in jax.tree.leaves(state.params)) == PARAMETERS[name, arg]
-    b = experiment.batch_size
-    batch = {
-        'image': jax.ShapeDtypeStruct((b, *experiment.data.image_shape), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((b,), jnp.int32),
-        'mask': jax.ShapeDtypeStruct((b,), jnp.float32),
-    }
-    after, sums = jax.eval_shape(lambda s, b: train_step(experiment, s, b), state, batch)
+    after, sums = jax.eval_shape(partial(train_step, experiment), state, abstract_batch(experiment))
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)]
     assert shapes[0] == shapes[1]
     assert set(sums) == {'n', 'loss', 'gradient_norm', 'skipped'}

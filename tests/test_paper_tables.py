@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.paper import TABLES
+from benchmarks.paper import FINETUNE, TABLES
 from benchmarks.paper_tables import MARKED, count_model, describe, digits, find_results
 from token_learner import build_model, parse_spec
 from token_learner.counting import count
@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_closed_forms(spec, resolution):
 def test_every_printed_count_is_met_or_explained():
     inexact = set()
     for name, row in ROWS:
-        entry = describe(row, {})
+        entry = describe(row, TABLES[name].config, {})
         if any(same != 'equal' for same in entry['digits'].values()):
             inexact.add((name, row.spec))
         far = any(abs(d) > MARKED for d in entry['deviation_percent'].values())
@@ -184,10 +184,10 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
         (tmp_path / 'runs' / name / 'results.json').write_text(json.dumps(content))
     found = find_results([tmp_path])
     row = next(row for name, row in ROWS if (name, row.spec) == ('5', 'B/16-8at6'))
-    (measured,) = describe(row, found)['measured']
+    (measured,) = describe(row, FINETUNE, found)['measured']
     assert Path(measured['workdir']).name == 'right'
     other = next(row for name, row in ROWS if row.spec == 'B/16-8at6-fuser')
-    assert not describe(other, found)['measured']
+    assert not describe(other, FINETUNE, found)['measured']
     out = subprocess.run(
         [*PROGRAM, '--table=5', f'--json={tmp_path / "t.json"}', f'--workdirs={tmp_path}'],
         cwd=ROOT,

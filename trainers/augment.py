@@ -93,13 +93,13 @@ class Preprocess:
     """From uint8 to the model's input, in float32.
 
     Attributes:
-        mean: of the pixels, scaled to 0..1; one number, or one a channel.
+        mean: of the pixels, scaled to 0..1; one number for all channels, or one for each.
         std: likewise.
         augmentations: for training, one after the other.
     """
 
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     augmentations: tuple[Augment, ...] = ()
 
     def __call__(

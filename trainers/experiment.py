@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -32,7 +31,6 @@ from trainers.optimizer import OPTIMIZERS, SCHEDULES
 from trainers.sharding import Rules, batch_share, check_batch_size, make_mesh
 
 Settings = Mapping[str, Any]
-Pixel = float | Sequence[float]
 
 # What follows on an update that is left out because the loss or gradient is not finite.
 NONFINITE = ('stop', 'skip')
@@ -46,7 +44,7 @@ class Data:
         dataset: all splits.
         split: name of the one to train on.
         resolution: side of the images that the model sees, pixels.
-        mean: of the pixels, scaled to 0..1; one number, or one a channel.
+        mean: of the pixels, scaled to 0..1; one number for all channels, or one for each.
         std: likewise.
         data_dir: where the dataset lies.
     """
@@ -54,8 +52,8 @@ class Data:
     dataset: Dataset
     split: str
     resolution: int
-    mean: Pixel
-    std: Pixel
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     data_dir: str
 
     @property
@@ -70,8 +68,8 @@ def make_data(
     data_dir: str,
     split: str,
     resolution: int,
-    mean: Pixel,
-    std: Pixel,
+    mean: Sequence[float],
+    std: Sequence[float],
     **settings: Any,
 ) -> Data:
     """From the section `config.dataset`; what is not named here the dataset reads itself."""
@@ -79,11 +77,11 @@ def make_data(
     dataset.split(split)
     check_positive('resolution', resolution)
     for key, value in (('mean', mean), ('std', std)):
-        if np.ndim(value) and len(np.atleast_1d(value)) != dataset.channels:
-            raise ValueError(f'{key}={value} is not one number, nor one for each channel')
-    if np.min(std) <= 0:
-        raise ValueError(f'std={std} is no standard deviation; use a positive number')
-    return Data(dataset, split, resolution, mean, std, data_dir)
+        if len(value) not in (1, dataset.channels):
+            raise ValueError(f'{key}={value} is not one number; use one, or one for each channel')
+    if min(std) <= 0:
+        raise ValueError(f'std={std} is no standard deviation; use positive numbers')
+    return Data(dataset, split, resolution, tuple(mean), tuple(std), data_dir)
 
 
 def open_dataset(name: str, data_dir: str, **settings: Any) -> Dataset:
@@ -307,12 +305,8 @@ def assemble(
         eval_geometry=construct_named(
             GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
         ),
-        preprocess=Preprocess(_pixel(data.mean), _pixel(data.std), tuple(augmentations)),
+        preprocess=Preprocess(data.mean, data.std, tuple(augmentations)),
         reading=construct(Reading, reading, 'config.reading', share=share, shares=shares),
         evaluators=evaluators,
         init_from=construct(InitFrom, init_from, 'config.init_from'),
     )
-
-
-def _pixel(value: Pixel) -> float | tuple[float, ...]:
-    return tuple(value) if isinstance(value, Sequence) else value

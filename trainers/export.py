@@ -106,8 +106,7 @@ def make_program(model: ViT, about: dict[str, Any], flat: dict[str, np.ndarray])
 
 def predictor(model: ViT, about: dict[str, Any]) -> Any:
     """A function from parameters by path and images [b, h, w, channels] uint8 to logits."""
-    mean, std = (tuple(v) if isinstance(v, list) else v for v in (about['mean'], about['std']))
-    preprocess = Preprocess(mean, std)
+    preprocess = Preprocess(tuple(about['mean']), tuple(about['std']))
 
     def predict(flat: dict[str, jax.Array], images: jax.Array) -> jax.Array:
         params = unflatten_dict(flat, sep='/')

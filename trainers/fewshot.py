@@ -63,6 +63,7 @@ class FewShot:
         experiment: Experiment,
         protocol: str,
         datasets: Mapping[str, Sequence[str]],
+        data_dir: str,
         shots: Sequence[int],
         share: float,
         batch_size: int,
@@ -73,6 +74,7 @@ class FewShot:
             experiment: of the model.
             protocol: 'lsr_fixed' or 'lsr_rank'.
             datasets: name -> split of the shots and split to test on, such as 'train[:1000]'.
+            data_dir: where they lie; '' is where the trained dataset does.
             shots: numbers k of examples a class.
             share: of both sides of the squeezed image that is seen; 0.875 is the published
                 "resize to 256x256, crop 224".
@@ -91,9 +93,8 @@ class FewShot:
         self._fixed, self._shots = protocol == 'lsr_fixed', tuple(shots)
         self._geometry = Resize(experiment.data.resolution, share)
         self._splits = dict(datasets)
-        self._datasets = {
-            name: open_dataset(name, experiment.data.data_dir) for name in self._splits
-        }
+        folder = data_dir or experiment.data.data_dir
+        self._datasets = {name: open_dataset(name, folder) for name in self._splits}
         for name, dataset in self._datasets.items():
             if dataset.max_labels is not None:
                 raise ValueError(f'{name} has several labels an example; use another dataset')

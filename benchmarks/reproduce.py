@@ -1,0 +1,100 @@
+"""The commands that train and evaluate every image row of the paper.
+
+    python -m benchmarks.reproduce > docs/reproduce.md
+
+Prints Markdown; `docs/reproduce.md` is this program's output.
+"""
+
+from benchmarks.paper import FINETUNE, PRETRAIN, TABLES, Row, Table
+from token_learner.spec import parse_spec
+
+INTRODUCTION = f"""# Reproducing the image tables
+
+Output of `python -m benchmarks.reproduce`: the command lines for every row of Tables 1 to 6 and
+Figures 4, 6, 7 and 11. `SET` is the folder of the pre-training set, `IMAGES` that of the prepared
+public sets, `RUNS` that of the workdirs. A run that is finished is not run again, so that rows may
+share a pre-training. `--mode=plan --topology=v5e:16x16` in place of a workdir says beforehand
+whether one fits a machine, `:runlocal` tries one out on made data ([images.md](images.md)), and
+[launching.md](launching.md) starts one on a pod.
+
+None of these was run here. [paper_tables.md](paper_tables.md) has the printed figures beside our
+counts; `python -m benchmarks.paper_tables --workdirs $RUNS` puts the accuracies of finished runs
+beside the printed ones.
+
+**Hardware.** The papers do not name it for images, but for the speed of L/16 at 512, which is in
+images a second on an unnamed TPU (Sec. 3.4.1). ViT, whose protocol they follow, was trained on TPU
+v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days).
+
+**What cannot be shipped.**
+
+- JFT-300M (18,291 classes, 303 million images) is not public. `{PRETRAIN}` reads a set of your own in
+  its form; `configs/imagenet21k_pretrain.py` takes ImageNet-21k instead, or
+  `--config.init_from.path` of the fine-tuning names public weights of a plain ViT. Accuracies will be
+  others in each case.
+- ImageNet has to be asked for at image-net.org; `tfds build imagenet2012 --file_format=array_record`
+  prepares ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, `tfds build imagenet2012_real` the
+  ReaL labels. The other few-shot sets are downloaded by `tfds build`.
+
+**Where the papers are silent.** The learning rate of a fine-tuning is one of 0.003, 0.01, 0.03 and
+0.06 (ViT's choice was made on held-out training images): `--config.schedule.learning_rate`. Whether
+the models of Tables 1 and 4 have averaged parameters is not said: `--config.ema`. Pooled models are
+begun with the weights of the plain one, as a 14x14 grid cannot be pooled equally at two places.
+Few-shot accuracies are in the protocol of the time, `fewshot`; `fewshot_fixed` is big_vision's, and
+its figures cannot be compared with the paper's.
+"""
+
+
+def commands(row: Row, table: Table) -> list[str]:
+    """Pre-training, then few-shot or fine-tuning and ReaL; none of a row that is not ours."""
+    if row.spec is None:
+        return []
+    pooled = parse_spec(row.spec).pool is not None
+    begun = row.spec.split('-')[0] if pooled else row.spec
+    settings = ' '.join(f'--config.model.{k}={v}' for k, v in row.settings.items())
+    name = '_'.join([begun.replace('/', '_'), *row.settings.values()])
+    data = '--config.dataset.data_dir=$SET'
+    pretrained = f'$RUNS/jft/{name}'
+    pretrain = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, data)
+    if table.few_shot:
+        images = '--config.dataset.data_dir=$SET --config.evaluators.fewshot.data_dir=$IMAGES'
+        evaluation = _main(
+            f'{PRETRAIN}:model={begun}', pretrained, settings, images, '--mode=eval'
+        )
+        return [pretrain, f'{evaluation} --evaluator=fewshot']
+    tuned = f'$RUNS/imagenet/{name}_{row.resolution}'
+    if pooled:
+        tuned = f'$RUNS/imagenet/{row.spec.replace("/", "_")}_{row.resolution}'
+    config = f'{FINETUNE}:model={row.spec},res={row.resolution}'
+    images = '--config.dataset.data_dir=$IMAGES'
+    made = [
+        pretrain,
+        _main(config, tuned, settings, images, f'--config.init_from.path={pretrained}'),
+    ]
+    if 'real' in row.paper:
+        made.append(_main(config, tuned, settings, images, '--mode=eval --evaluator=real'))
+    return made
+
+
+def _main(config: str, workdir: str, *flags: str) -> str:
+    rest = ' '.join(flag for flag in flags if flag)
+    return f'python main.py --config={config} --workdir={workdir} {rest}'
+
+
+def format_table(table: Table) -> str:
+    """A table's commands as Markdown."""
+    lines = [f'## {table.title}\n']
+    for row in table.rows:
+        if made := commands(row, table):
+            lines += [f'{row.name}:\n', '```sh', *made, '```\n']
+        else:
+            lines.append(f'{row.name}: {row.note}\n')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    print(INTRODUCTION)
+    print('\n'.join(format_table(table) for table in TABLES.values()))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,68 @@
+"""Every command of docs/reproduce.md: an experiment that builds, and a model that traces."""
+
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import reproduce
+from benchmarks.paper import TABLES
+from trainers.evaluators import make_evaluators
+from trainers.experiment import make_experiment
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / 'shared'
+COMMANDS = {c for t in TABLES.values() for row in t.rows for c in reproduce.commands(row, t)}
+
+
+def make(command):
+    """The experiment of a command, and its flags."""
+    flags = dict(word[2:].split('=', 1) for word in shlex.split(command) if word.startswith('--'))
+    name, arg = re.fullmatch(r'configs/(\w+)\.py:(.*)', flags['config']).groups()
+    config = importlib.import_module(f'configs.{name}').get_config(arg).lock()
+    for key, value in flags.items():
+        if key.startswith('config.'):
+            config.update_from_flattened_dict({key.removeprefix('config.'): value})
+    return make_experiment(config), flags
+
+
+def test_the_guide_is_the_program_s_output(capsys):
+    reproduce.main()
+    assert capsys.readouterr().out == (ROOT / 'docs' / 'reproduce.md').read_text()
+
+
+def test_every_command_builds_and_traces():
+    """Layers as a loop, one class: what is asked is whether spec and resolution go together."""
+    seen = set()
+    for command in COMMANDS:
+        experiment, flags = make(command)
+        evaluators = make_evaluators(experiment)
+        assert 'evaluator' not in flags or flags['evaluator'] in evaluators
+        key = (json.dumps(experiment.model_settings), experiment.data.resolution)
+        if key not in seen:
+            images = jax.ShapeDtypeStruct((1, *experiment.data.image_shape), jnp.float32)
+            init = experiment.model.clone(num_classes=1).init_with_output
+            jax.eval_shape(init, jax.random.key(0), images)
+        seen.add(key)
+    assert len(seen) > 50
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason='the reference tables are not here')
+def test_every_image_row_of_the_paper_has_a_command():
+    rows = json.loads((SHARED / 'paper_tables.json').read_text())['rows']
+    wanted = {
+        (r['settings']['variant'], r['settings']['patch'], r['settings']['resolution'])
+        for r in rows
+        if r['dataset'] == 'imagenet_ft' and r['kind'] == 'model'
+    }
+    found = set()
+    for command in COMMANDS:
+        if match := re.search(r'finetune\.py:model=(\w+)/(\d+)\S*,res=(\d+)', command):
+            found.add((match[1], int(match[2]), int(match[3])))
+    assert len(wanted) > 5
+    assert wanted <= found
