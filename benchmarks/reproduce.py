@@ -57,9 +57,7 @@ def commands(row: Row, table: Table) -> list[str]:
     pretrain = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, data)
     if table.few_shot:
         images = '--config.dataset.data_dir=$SET --config.evaluators.fewshot.data_dir=$IMAGES'
-        evaluation = _main(
-            f'{PRETRAIN}:model={begun}', pretrained, settings, images, '--mode=eval'
-        )
+        evaluation = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, images, '--mode=eval')
         return [pretrain, f'{evaluation} --evaluator=fewshot']
     tuned = f'$RUNS/imagenet/{name}_{row.resolution}'
     if pooled:

@@ -70,8 +70,11 @@ def load_images(name: str, data_dir: str) -> Dataset:
     known, root = IMAGE_SETS[name], data_root(data_dir)
     folder = find_version(root / name)
     if folder is None:
-        return _described(name, known, root)
-    splits = TfdsSplits(folder, name, image='image', label=known.label)
+        return _described(name, known, _missing(name, known, root))
+    try:
+        splits = TfdsSplits(folder, name, image='image', label=known.label)
+    except OSError as error:
+        return _described(name, known, str(error))
     return Dataset(name, splits.names, 3, splits, known.max_labels)
 
 
@@ -81,17 +84,20 @@ def data_root(data_dir: str) -> Path:
     return Path(data_dir or default).expanduser()
 
 
-def _described(name: str, known: ImageSet, root: Path) -> Dataset:
+def _described(name: str, known: ImageSet, reason: str) -> Dataset:
+    splits = {split: UnreadSource(size, reason) for split, size in known.sizes.items()}
+    return Dataset(name, _names(name, known), 3, Parts(splits), known.max_labels)
+
+
+def _missing(name: str, known: ImageSet, root: Path) -> str:
     command = f'tfds build {name} --data_dir={root} --file_format=array_record'
     if name == 'imagenet21k':
         command = f'python -m datasets.from_folders {name} --images=DIR --out={root}'
     by_hand = f', with {known.by_hand} in {root}/downloads/manual' if known.by_hand else ''
-    reason = (
+    return (
         f'{name} is not in {root}; prepare it: {command}{by_hand} (or, to try things out: '
         f'python -m datasets.make_fake {name} --out={root})'
     )
-    splits = {split: UnreadSource(size, reason) for split, size in known.sizes.items()}
-    return Dataset(name, _names(name, known), 3, Parts(splits), known.max_labels)
 
 
 def _names(name: str, known: ImageSet) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def test_bad_settings_are_refused(name, settings, message):
 
 def test_only_training_augments():
     images = (IMAGE * 255).astype(jnp.uint8)[None]
-    preprocess = Preprocess(0.5, 0.25, (Affine(degrees=30.0, scale=0.1, shift=0.1),))
+    preprocess = Preprocess((0.5,), (0.25,), (Affine(degrees=30.0, scale=0.1, shift=0.1),))
     np.testing.assert_allclose(preprocess(images), (images / 255 - 0.5) / 0.25, atol=1e-6)
     assert jnp.abs(preprocess(images, KEYS[:1]) - preprocess(images)).max() > 0.5
 

@@ -27,8 +27,16 @@ PARAMETERS = {
     ('digits', 'model=mini/4'): 204_938,
     ('digits', 'model=B/16-8at6-fuser,res=384'): 86_092_138,
     ('imagenet_finetune', ''): 305_328_872,
-    ('imagenet_finetune', 'runlocal'): 207_802,
-    ('imagenet_finetune', 'model=B/16-8at6,res=384'): 86_916_520,
+    ('imagenet_finetune', 'runlocal'): 282_584,
+    ('imagenet_finetune', 'model=B/16-8at6'): 86_916_520,
+    ('jft_pretrain', ''): 99_921_459,
+    ('jft_pretrain', 'runlocal'): 1_405_219,
+    ('jft_pretrain', 'model=L/16-16at12'): 322_204_275,
+    ('imagenet21k_pretrain', ''): 102_652_947,
+    ('imagenet21k_pretrain', 'runlocal'): 1_636_099,
+    ('imagenet_scratch', ''): 86_617_912,
+    ('imagenet_scratch', 'runlocal'): 282_988,
+    ('imagenet_scratch', 'model=S/32'): 22_878_184,
 }
 
 
@@ -87,7 +95,7 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'mesh': {'data': 3, 'fsdp': 1, 'tensor': 1}}, 'does not fit 8 devices'),
         ({'augment': {'affine': {'degrees': 3}}}, 'config.augment.affine.scale is missing'),
         ({'optimizer': {'b1': 0.9}}, 'config.optimizer.name=None is not known'),
-        ({'dataset': {**DATASET, 'std': 0.0}}, 'use a positive number'),
+        ({'dataset': {**DATASET, 'std': (0.0,)}}, 'use positive numbers'),
         ({'reading': {'workers': -1}}, 'workers=-1 is negative'),
         ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
         ({'microbatches': 0}, 'microbatches=0 is too small'),

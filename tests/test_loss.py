@@ -38,6 +38,6 @@ def test_losses_are_float32_for_bfloat16_logits():
 
 def test_normalisation():
     images = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
-    out = Preprocess(0.2, 0.4)(images)
+    out = Preprocess((0.2,), (0.4,))(images)
     np.testing.assert_allclose(out.ravel(), [-0.5, 0, 2], atol=1e-6)
     assert out.dtype == jnp.float32

@@ -143,7 +143,7 @@ def test_predictions_agree_with_the_evaluation(finished):
     lines = (finished / 'predictions_test.jsonl').read_text().splitlines()
     found = [json.loads(line) for line in lines]
     assert len({x['id'] for x in found}) == 1000
-    hits = [max(x['predicted'], key=x['predicted'].get) == x['label'] for x in found]
+    hits = [max(x['predicted'], key=x['predicted'].get) == x['labels'][0] for x in found]
     assert np.mean(hits) == results(finished)['metrics']['digits/test/top1']['value']
 
 
@@ -197,9 +197,14 @@ def test_bad_input_is_told_in_one_line(finished, tmp_path, args, message):
 
 
 def test_data_that_are_not_there_are_told_of_at_once(tmp_path):
-    status, _, err = run('--config=configs/imagenet_finetune.py', f'--workdir={tmp_path}')
+    status, _, err = run(
+        '--config=configs/imagenet_finetune.py',
+        f'--workdir={tmp_path}',
+        f'--config.dataset.data_dir={tmp_path}',
+    )
     assert status == 1
-    assert err.startswith('error: imagenet2012 can be planned with, but not read yet')
+    assert err.startswith(f'error: imagenet2012 is not in {tmp_path}; prepare it: tfds build')
+    assert 'ILSVRC2012_img_train.tar' in err
 
 
 def test_cropped_pixels_are_logged(tmp_path):

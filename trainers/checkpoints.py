@@ -227,6 +227,12 @@ class Checkpoints:
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
         for key, ours in self._identity.items():
+            if key in saved and saved[key] != ours and key == 'dataset.labels':
+                raise UserError(
+                    f'{self._folder.parent} holds a checkpoint of other classes (their names have '
+                    f"the digest {saved[key]}, the dataset's {ours}); use the dataset and "
+                    'vocabulary that it was made with, or another --workdir'
+                )
             if key in saved and saved[key] != ours:
                 raise UserError(
                     f'{self._folder.parent} holds a checkpoint with {key}={saved[key]!r}, the '
