@@ -27,13 +27,13 @@ v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days).
 
 **What cannot be shipped.**
 
-- JFT-300M (18,291 classes, 303 million images) is not public. `{PRETRAIN}` reads a set of your own in
-  its form; `configs/imagenet21k_pretrain.py` takes ImageNet-21k instead, or
-  `--config.init_from.path` of the fine-tuning names public weights of a plain ViT. Accuracies will be
-  others in each case.
-- ImageNet has to be asked for at image-net.org; `tfds build imagenet2012 --file_format=array_record`
+- JFT-300M (18,291 classes, 303 million images) is not public. `{PRETRAIN}` reads a set of your own
+  in its form; `configs/imagenet21k_pretrain.py` takes ImageNet-21k instead, or
+  `--config.init_from.path` of the fine-tuning names public weights of a plain ViT. Accuracies will
+  be others in each case.
+- ImageNet has to be asked for at image-net.org; `tfds build imagenet2012`
   prepares ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, `tfds build imagenet2012_real` the
-  ReaL labels. The other few-shot sets are downloaded by `tfds build`.
+  ReaL labels, each with `--file_format=array_record`. The other few-shot sets it downloads.
 
 **Where the papers are silent.** The learning rate of a fine-tuning is one of 0.003, 0.01, 0.03 and
 0.06 (ViT's choice was made on held-out training images): `--config.schedule.learning_rate`. Whether
