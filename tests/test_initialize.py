@@ -110,7 +110,7 @@ def test_a_head_of_other_classes_is_refused(plain, tmp_path):
     content = json.loads(saved)
     identity.write_text(json.dumps({**content, 'dataset.labels': '0' * 16}))
     try:
-        with pytest.raises(UserError, match="put '\\^head/' into config.init_from.new"):
+        with pytest.raises(UserError, match=r'into config\.init_from\.new'):
             begin(kept, tmp_path)
     finally:
         identity.write_text(saved)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from datasets.dataset import Unreadable
 from token_learner.maps import apply_with_maps
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
@@ -34,14 +35,18 @@ def visualize(
         The picture's path.
 
     Raises:
-        UserError: if there is no checkpoint, or the model has no TokenLearner.
+        UserError: if there is no checkpoint, the model has no TokenLearner, or one of the images
+            cannot be read.
     """
     state = restore_trained(workdir, experiment)
     source = experiment.data.dataset.split(evaluators.first.split)
     count = min(count, len(source))
     rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
-    examples = [source[int(i)] for i in rows]
-    images = np.stack([experiment.eval_geometry(e['image'], (0,)) for e in examples])
+    try:
+        examples = [source[int(i)] for i in rows]
+        images = np.stack([experiment.eval_geometry(e['image'], (0,)) for e in examples])
+    except Unreadable as error:
+        raise UserError(f'an image cannot be read: {error}; mend the data') from error
 
     inputs = experiment.preprocess(jnp.asarray(images))
     logits, maps = jax.device_get(
