@@ -69,7 +69,7 @@ def test_help_starts():
     status, out, _ = run('--help')
     assert status == 0
     assert '--workdir' in out
-    assert '<train|eval|predict|visualize|plan>' in out
+    assert '<train|eval|predict|visualize|export|plan>' in out
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
