@@ -39,7 +39,7 @@ class Reading:
         workers: processes; 0 reads in this one.
         threads: that read at the same time, each a batch; 0 reads when a batch is asked for, which
             is best for small images in memory.
-        prefetch: batches ready in advance.
+        prefetch: batches ready in advance; at least one a thread is in work or ready.
         max_unreadable: share of the examples that may be unreadable; more end the run.
         share: which part of each global batch this process reads.
         shares: P, how many there are.
@@ -94,32 +94,33 @@ class _Batches:
         places = np.arange(first, first + self._batch_size)
         mine = places[self._reading.share :: self._reading.shares]
         indices, mask = self._order(mine)
-        pairs = zip(indices.tolist(), mine.tolist(), strict=True)
-        rows = zip(*(self._example(index, place) for index, place in pairs), strict=True)
-        ids, errors, images, labels = map(list, rows)
+        size = self._geometry.size
+        images = np.empty((len(mine), size, size, self._dataset.channels), np.uint8)
+        triples = zip(indices.tolist(), mine.tolist(), images, strict=True)
+        rows = [self._example(index, place, image) for index, place, image in triples]
+        ids, errors, labels = map(list, zip(*rows, strict=True))
         unreadable = mask * np.array([bool(error) for error in errors], np.float32)
         return {
             'id': np.array(ids),
             'error': np.array(errors),
-            'image': np.array(images),
+            'image': images,
             self._label: np.array(labels, np.int32),
             'mask': mask - unreadable,
             'unreadable': unreadable,
         }
 
-    def _example(self, index: int, place: int) -> tuple[str, str, np.ndarray, Any]:
-        """Id, error, image and labels; of one that cannot be read they are blank."""
+    def _example(self, index: int, place: int, image: np.ndarray) -> tuple[str, str, Any]:
+        """Id, error and labels; fills in the image. Of one that cannot be read they are blank."""
         name = f'{self._dataset.name}/{self._split}[{index}]'
         try:
             example = self._source[index]
             name = example['id']
-            image = self._geometry(example['image'], (self._seed, _GEOMETRY, place))
-            return name, '', image, self._filled(example[self._label])
+            image[...] = self._geometry(example['image'], (self._seed, _GEOMETRY, place))
+            return name, '', self._filled(example[self._label])
         except Unreadable as error:
-            size = self._geometry.size
-            image = np.zeros((size, size, self._dataset.channels), np.uint8)
+            image[...] = 0
             blank = -1 if self._dataset.max_labels is None else []
-            return name, str(error), image, self._filled(blank)
+            return name, str(error), self._filled(blank)
 
     def _filled(self, labels: Any) -> Any:
         """A label as it is; a list of them filled up with -1."""
@@ -259,7 +260,9 @@ def _read(batches: _Batches, start: int, reading: Reading) -> Generator[Batch, N
     if not reading.threads and not reading.workers:
         yield from (batches[number] for number in range(start, len(batches)))
         return
-    threads = grain.ReadOptions(reading.threads, reading.prefetch)
+    # Of more threads than batches in advance, Grain leaves those without work.
+    ahead = max(reading.threads, reading.prefetch)
+    threads = grain.ReadOptions(reading.threads, ahead)
     iterable = grain.MapDataset.source(batches)[start:].to_iter_dataset(threads)
     if reading.workers:
         options = grain.MultiprocessingOptions(reading.workers)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import input as reading
 from benchmarks.ablation import VARIANTS, Row, plot, table
+from datasets.pipeline import Reading
 from trainers.experiment import make_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +71,33 @@ def test_the_ablation_s_table_and_plot(tmp_path):
     assert '| 91.0 ± 1.0 | 90.0 91.0 92.0 | 0.01000 | 1.00 | 1,234 | 20.0 | 1.00 |' in text
     plot(rows, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').stat().st_size > 10_000
+
+
+INPUT = 'configs/imagenet_finetune.py:runlocal=true'
+
+
+def test_both_input_pipelines_see_the_same_examples(tmp_path):
+    path = reading.write_files(tmp_path, 8)
+    experiment = reading.open_experiment(reading.load_config(str(ROOT / INPUT)), tmp_path, 4)
+    ours = reading.our_batches(experiment, Reading(threads=0))
+    inputs = [reading.tf_batches(path, experiment, 8, 1, **how) for how in reading.OTHERS.values()]
+    for batches in (ours, *inputs):
+        epoch = [next(batches) for _ in range(2)]
+        names = [i.decode() if isinstance(i, bytes) else i for batch in epoch for i in batch['id']]
+        labels = [label for batch in epoch for label in batch['label']]
+        assert sorted(zip(names, labels, strict=True)) == [(f'{i:05}.JPEG', i) for i in range(8)]
+        assert epoch[0]['image'].shape == (4, 48, 48, 3)
+
+
+def test_input_compares_configs(tmp_path):
+    command = [sys.executable, '-m', 'benchmarks.input', '--config', INPUT]
+    small = ['--examples=4', '--batch=2', '--rounds=2', f'--json={tmp_path / "input.json"}']
+    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / 'input.json').read_text())
+    assert {'machine', 'date', 'python', 'jax', 'program'} <= set(made)
+    for result in made['results']:
+        assert set(result['ours_as_fast_as']) == set(reading.OTHERS)
+        assert set(reading.OTHERS) | {'ours', 'header, decode'} <= set(result['images_per_core_s'])
+        for of in result['ours_as_fast_as'].values():
+            assert all(len(found['interval_95']) == 2 for found in of.values())
