@@ -111,7 +111,7 @@ def test_batches_have_the_contract_s_types():
 
 
 def test_bad_names_are_refused():
-    with pytest.raises(ValueError, match="'digts' is not known; use one of .*digits"):
+    with pytest.raises(ValueError, match=r"'digts' is not known; use one of .*digits"):
         load_dataset('digts')
     with pytest.raises(ValueError, match='leave data_dir empty'):
         load_dataset('digits', '/data')
