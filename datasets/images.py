@@ -72,7 +72,7 @@ def load_images(name: str, data_dir: str) -> Dataset:
     if folder is None:
         return _described(name, known, root)
     splits = TfdsSplits(folder, name, image='image', label=known.label)
-    return Dataset(name, splits.names, 3, splits, known.max_labels)
+    return Dataset(name, splits.names, 3, Parts(splits), known.max_labels)
 
 
 def data_root(data_dir: str) -> Path:
