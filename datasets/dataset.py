@@ -61,7 +61,8 @@ class Parts(Mapping[str, Source]):
         match = re.fullmatch(r'(\w+)\[(\d*):(\d*)\]', name)
         if not match:
             return self._splits[name]
-        source, size = self._splits[match[1]], len(self._splits[match[1]])
+        source = self._splits[match[1]]
+        size = len(source)
         start, stop = int(match[2] or 0), int(match[3] or size)
         if not 0 <= start < stop <= size:
             raise ValueError(f'split {name!r} is no part of {size} examples; use another')
@@ -82,7 +83,7 @@ class Dataset:
         name: as in the config and in metric names.
         label_names: name of each class, by label.
         channels: of an image.
-        splits: name -> source. Those of prepared sets may be parts, such as 'train[:1000]'.
+        splits: name -> source. Those of image sets may be parts, such as 'train[:1000]'.
         max_labels: of one example; None where each has exactly one.
     """
 

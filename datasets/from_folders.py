@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,14 @@ def prepare(name: str, images: Path, out: Path, split: str, labels: Path | None 
     if labels is None:
         classes = sorted(p for p in images.iterdir() if p.is_dir() or p.suffix == '.tar')
         names = [path.stem if path.suffix == '.tar' else path.name for path in classes]
+        if twice := {each for each in names if names.count(each) > 1}:
+            raise ValueError(
+                f'{images} has two classes {min(twice)!r}; keep the folder or the .tar'
+            )
         features, items = image_features(names), _of_classes(classes, names)
     else:
         rows = _read_labels(labels, images)
-        names = sorted({label for _, found in rows for label in found})
+        names = sorted({label for found in rows.values() for label in found})
         features, items = labels_features(names), _of_rows(rows, images)
     if not names:
         raise ValueError(f'{images} holds neither folders nor .tar files; put one a class there')
@@ -107,26 +111,34 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             if (file := archive.extractfile(member)) is not None:
-                yield Path(member.name).name, file.read()
+                yield member.name.removeprefix('./').removeprefix(f'{path.stem}/'), file.read()
 
 
-def _read_labels(labels: Path, images: Path) -> list[tuple[str, list[str]]]:
-    rows = []
+def _read_labels(labels: Path, images: Path) -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = {}
     for number, line in enumerate(labels.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
-            rows.append((row['image'], [str(label) for label in row['labels']]))
+            if not isinstance(row['labels'], list):
+                raise TypeError
+            image, found = str(row['image']), [str(label) for label in row['labels']]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f'{labels}:{number} is not {{"image": ..., "labels": [...]}}'
             ) from error
-        if not (images / rows[-1][0]).is_file():
-            raise ValueError(f'{labels}:{number} names {rows[-1][0]}, which is not in {images}')
+        if image in rows:
+            raise ValueError(f'{labels}:{number} names {image} a second time')
+        if not (images / image).is_file():
+            raise ValueError(f'{labels}:{number} names {image}, which is not in {images}')
+        for label in found:
+            if label.splitlines() != [label]:
+                raise ValueError(f'{labels}:{number} has the label {label!r}, which is no line')
+        rows[image] = found
     return rows
 
 
-def _of_rows(rows: Sequence[tuple[str, list[str]]], images: Path) -> Iterator[Item]:
-    for file, labels in rows:
+def _of_rows(rows: Mapping[str, list[str]], images: Path) -> Iterator[Item]:
+    for file, labels in rows.items():
         data = BytesIO((images / file).read_bytes())
         yield file, {'image': data, 'labels': labels, 'file_name': file}
 

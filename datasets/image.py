@@ -17,6 +17,9 @@ Image.MAX_IMAGE_PIXELS = None  # ours is below, and an error instead of a warnin
 # A JPEG of more is decoded at a smaller scale, any other image refused: 0.2 GB of pixels.
 MAX_PIXELS = 2**26
 
+# What sets hold. (Of Pillow's others some run programs, and some warn of what is damaged.)
+_FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'WEBP')
+
 
 class Box(NamedTuple):
     """A rectangle of an image, pixels."""
@@ -45,7 +48,7 @@ class Picture:
             image: pixels [h, w, channels] uint8, or the bytes of a file.
 
         Raises:
-            Unreadable: if this is no image, or one with more than 8 bits a channel, or too large.
+            Unreadable: if this is no image, or a grey one of more than 8 bits, or too large.
         """
         self._image = image
         self._open: Image.Image | None = None
@@ -80,18 +83,18 @@ class Picture:
             Unreadable: if the file is damaged.
         """
         pixels = self._decode(box, size, exact)
-        if pixels.shape[:2] != (self.height, self.width):
-            down, across = pixels.shape[0] / self.height, pixels.shape[1] / self.width
-            top, left = round(box.top * down), round(box.left * across)
-            bottom = max(top + 1, round((box.top + box.height) * down))
-            right = max(left + 1, round((box.left + box.width) * across))
-            box = Box(top, left, bottom - top, right - left)
-        part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+        # The decoder's scales are eighths, and it rounds sides up.
+        scale = round(8 * max(pixels.shape[:2]) / max(self.height, self.width)) / 8
+        ends = box.top + box.height, box.left + box.width
+        bottom, right = (max(1, round(end * scale)) for end in ends)
+        top, left = min(round(box.top * scale), bottom - 1), min(round(box.left * scale), right - 1)
+        part = pixels[top:bottom, left:right]
         if part.shape[:2] == (size, size):
             return np.ascontiguousarray(part)
-        shrinks = min(part.shape[:2]) >= size
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(part, (size, size), interpolation=method).reshape(size, size, -1)
+        height, width = (min(n, size) for n in part.shape[:2])
+        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        part = cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
+        return part.reshape(size, size, -1)
 
     def _decode(self, box: Box, size: int, exact: bool) -> np.ndarray:
         if isinstance(self._image, np.ndarray):
@@ -101,14 +104,14 @@ class Picture:
                 return np.asarray(self._open.convert('RGB'))
             except (OSError, ValueError, SyntaxError, EOFError) as error:
                 raise Unreadable(f'damaged {self._open.format} file: {error}') from error
-        if exact:
-            shrink = max(1.0, math.sqrt(self.height * self.width / MAX_PIXELS))
-            return _decode_jpeg(self._image, int(self.height / shrink), int(self.width / shrink))
-        least = (
-            math.ceil(size * self.height / box.height),
-            math.ceil(size * self.width / box.width),
-        )
-        return _decode_jpeg(self._image, *least)
+        shrink = 1
+        while self.height * self.width > MAX_PIXELS * shrink**2:
+            shrink *= 2
+        height, width = self.height // shrink, self.width // shrink
+        if not exact:
+            height = min(height, math.ceil(size * self.height / box.height))
+            width = min(width, math.ceil(size * self.width / box.width))
+        return _decode_jpeg(self._image, height, width)
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str]:
@@ -133,9 +136,10 @@ def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> np.ndarray:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise Unreadable('this is no image file that can be read') from error
+        raise Unreadable(f'this is no file of {", ".join(_FORMATS)}') from error
+    image.info.pop('transparency', None)  # of which Pillow warns where it drops it
     if image.mode.startswith(('I', 'F')):
         raise Unreadable(f'{image.format} file of mode {image.mode}, not of 8 bits a channel')
     return image

@@ -75,7 +75,7 @@ def load_images(name: str, data_dir: str) -> Dataset:
         splits = TfdsSplits(folder, name, image='image', label=known.label)
     except OSError as error:
         return _described(name, known, str(error))
-    return Dataset(name, splits.names, 3, splits, known.max_labels)
+    return Dataset(name, splits.names, 3, Parts(splits), known.max_labels)
 
 
 def data_root(data_dir: str) -> Path:

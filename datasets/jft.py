@@ -48,7 +48,7 @@ def load_jft(
         raise ValueError(f'vocabulary {vocabulary} is not there; name a file of class names')
     if prepared:
         splits = TfdsSplits(prepared, 'jft', image=image, label=labels, vocabulary=names)
-        return Dataset('jft', splits.names, 3, splits, max_labels)
+        return Dataset('jft', splits.names, 3, Parts(splits), max_labels)
     files = sorted(path for path in root.glob('*.array_record*') if path.is_file())
     if not files:
         return _described(root, max_labels)
@@ -56,7 +56,7 @@ def load_jft(
         raise ValueError(f'{root} has no vocabulary.txt; write one, a class name a line')
     sources = {
         split: EncodedSource(
-            RecordExamples([p for p in files if _split(p) == split], single=[image]),
+            RecordExamples([p for p in files if _split(p) == split], [image], [labels]),
             f'jft/{split}',
             image=image,
             label=labels,

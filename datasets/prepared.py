@@ -90,7 +90,7 @@ class EncodedSource:
 
 
 class TfdsSplits(Mapping[str, Source]):
-    """The splits of a set that TFDS prepared, and parts of them such as 'train[:1000]'.
+    """The splits of a set that TFDS prepared.
 
     Attributes:
         names: of the classes, where TFDS knows them.
@@ -138,14 +138,14 @@ class TfdsSplits(Mapping[str, Source]):
         )
 
     def __getitem__(self, split: str) -> Source:
-        if split.partition('[')[0] not in self:
+        if split not in self:
             raise KeyError(split)
         decoders = {self._image: tfds.decode.SkipDecoding()}
         examples = self._builder.as_data_source(split, decoders=decoders)
         return self._open(examples, f'{self._name}/{split}')
 
     def __contains__(self, split: object) -> bool:
-        return str(split).partition('[')[0] in self._builder.info.splits
+        return split in list(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._builder.info.splits)
@@ -157,15 +157,18 @@ class TfdsSplits(Mapping[str, Source]):
 class RecordExamples:
     """The records of ArrayRecord files, each a serialised tf.train.Example."""
 
-    def __init__(self, paths: Sequence[Path], single: Sequence[str]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], single: Sequence[str], several: Sequence[str]
+    ) -> None:
         """Opens files.
 
         Args:
             paths: in the order of the examples.
-            single: features of one value; of the others there may be any number.
+            single: features that have one value.
+            several: features that have any number of values.
         """
         self._records = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
-        self._single = tuple(single)
+        self._single, self._needed = tuple(single), (*single, *several)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -176,9 +179,12 @@ class RecordExamples:
             key: list(getattr(value, str(value.WhichOneof('kind') or 'int64_list')).value)
             for key, value in features.items()
         }
+        for key in self._needed:
+            if key not in found:
+                raise Unreadable(f'it has no feature {key!r}; it has {", ".join(sorted(found))}')
         for key in self._single:
-            if len(found.get(key, ())) != 1:
-                raise Unreadable(f'it has {len(found.get(key, ()))} values of {key!r}, not one')
+            if len(found[key]) != 1:
+                raise Unreadable(f'it has {len(found[key])} values of {key!r}, not one')
             found[key] = found[key][0]
         return found
 
@@ -192,8 +198,8 @@ def find_version(folder: Path) -> Path | None:
 
 
 def text(value: bytes | str) -> str:
-    """Text of what TFDS gives as bytes."""
-    return value.decode() if isinstance(value, bytes) else value
+    """Text of what TFDS gives as bytes, which need not be UTF-8."""
+    return value.decode(errors='backslashreplace') if isinstance(value, bytes) else value
 
 
 def _version(name: str) -> tuple[int, ...]:

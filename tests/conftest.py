@@ -8,7 +8,32 @@ os.environ['XLA_FLAGS'] = (
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = ['token_learner', 'trainers.augment', 'trainers.rand_augment', 'trainers.loss']
 install_import_hook(CHECKED, 'beartype.beartype')
+
+
+@pytest.fixture(scope='session')
+def fakes(tmp_path_factory):
+    """A folder of small prepared sets, 160 examples of each to train on and 40 to test on."""
+    root = tmp_path_factory.mktemp('fakes')
+    names = ['imagenet2012', 'imagenet2012_real', 'caltech101', 'dtd', 'jft']
+    run_module('datasets.make_fake', *names, f'--out={root}', '--examples=160')
+    return root
+
+
+def run_module(name, *args):
+    """Runs a program of ours in another process, as TensorFlow is none of the tests'."""
+    run = subprocess.run(
+        [sys.executable, '-m', name, *args],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]

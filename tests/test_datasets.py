@@ -12,7 +12,7 @@ KEEP = Resize(28)
 
 
 def take(n, **settings):
-    batches = train_batches(DIGITS.split('test'), KEEP, batch_size=8, seed=3, **settings)
+    batches = train_batches(DIGITS, 'test', KEEP, batch_size=8, seed=3, **settings)
     return [next(batches) for _ in range(n)]
 
 
@@ -74,9 +74,7 @@ def test_random_geometry_is_the_same_for_any_number_of_processes():
     images = []
     for p, count in [(0, 1), (0, 2), (1, 2)]:
         reading = Reading(share=p, shares=count)
-        batch = next(
-            train_batches(DIGITS.split('train'), noise, batch_size=8, seed=0, reading=reading)
-        )
+        batch = next(train_batches(DIGITS, 'train', noise, batch_size=8, seed=0, reading=reading))
         images.append(dict(zip(batch['id'], batch['image'], strict=True)))
     assert len({image.tobytes() for image in images[0].values()}) == 8
     for name, image in images[0].items():
@@ -88,10 +86,7 @@ def test_evaluation_sees_every_example_once(count):
     shares = [
         list(
             eval_batches(
-                DIGITS.split('test'),
-                KEEP,
-                batch_size=96,
-                reading=Reading(share=p, shares=count),
+                DIGITS, 'test', KEEP, batch_size=96, reading=Reading(share=p, shares=count)
             )
         )
         for p in range(count)
@@ -109,12 +104,14 @@ def test_batches_have_the_contract_s_types():
         'image': ((8, 28, 28, 1), 'u'),
         'label': ((8,), 'i'),
         'mask': ((8,), 'f'),
+        'unreadable': ((8,), 'f'),
+        'error': ((8,), 'U'),
         'id': ((8,), 'U'),
     }
 
 
 def test_bad_names_are_refused():
-    with pytest.raises(ValueError, match='use one of digits'):
+    with pytest.raises(ValueError, match=r"'digts' is not known; use one of .*digits"):
         load_dataset('digts')
     with pytest.raises(ValueError, match='leave data_dir empty'):
         load_dataset('digits', '/data')

@@ -156,7 +156,13 @@ def test_weight_decay_falls_on_kernels_only_and_clipping_on_the_global_norm():
         kernel, -rate * params['encoder']['block_0']['mlp']['out']['kernel'], rtol=1e-5
     )
     config = digits.get_config('runlocal')
-    config.optimizer = {'name': 'momentum', 'momentum': 0.9, 'weight_decay': 0.0, 'clip_norm': 0.5}
+    config.optimizer = {
+        'name': 'momentum',
+        'momentum': 0.9,
+        'weight_decay': 0.0,
+        'decayed': 'kernels',
+        'clip_norm': 0.5,
+    }
     config.schedule.warmup_epochs = 0.0
     sgd = make_experiment(config)
     grads = jax.tree.map(np.ones_like, params)
@@ -186,9 +192,9 @@ def test_worker_processes_give_the_same_batches(tmp_path):
         '    rng = np.random.default_rng(seed)\n'
         '    return image + rng.integers(0, 255, image.shape, image.dtype)\n'
         'def main(argv):\n'
-        '    source = load_dataset("digits").split("train")\n'
-        '    make = lambda n: train_batches(source, noise, batch_size=8, seed=1, start_step=5,\n'
-        '                                   reading=Reading(workers=n))\n'
+        '    digits = load_dataset("digits")\n'
+        '    make = lambda n: train_batches(digits, "train", noise, batch_size=8, seed=1,\n'
+        '                                   start_step=5, reading=Reading(workers=n))\n'
         '    for _, a, b in zip(range(5), make(0), make(2)):\n'
         '        assert all((a[k] == b[k]).all() for k in a)\n'
         '    print("same")\n'

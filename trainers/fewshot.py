@@ -12,7 +12,6 @@ last LayerNorm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -206,7 +205,10 @@ def choose_shots(features: Features, k: int, seed: int | None) -> Features:
 
 
 def choose_strength(accuracies: np.ndarray) -> int:
-    """Of accuracies [datasets, strengths] the strength with the best mean rank; ties: the first."""
+    """Of accuracies [datasets, strengths] the strength with the best mean rank; ties: the first.
+
+    In a dataset, of strengths with the same accuracy the larger ranks higher.
+    """
     ranks = np.argsort(np.argsort(accuracies, axis=1, kind='stable'), axis=1, kind='stable')
     return int(ranks.mean(axis=0).argmax())
 
@@ -215,51 +217,48 @@ def transfer(
     shots: Features, test: Features, classes: int, strengths: Sequence[float]
 ) -> list[float]:
     """Test accuracy of ridge regression onto +-1, for each strength."""
-    l2s = np.array(strengths, np.float32)
-    hits = _hits(shots.x, shots.labels, test.x, test.labels, l2s, classes)
-    return [float(h) / len(test.labels) for h in np.asarray(hits)]
+    mean = shots.x.mean(axis=0, dtype=np.float64)
+    std = shots.x.std(axis=0, dtype=np.float64) + _EPSILON
+    solve = ridge((shots.x - mean) / std, 2 * np.eye(classes)[shots.labels] - 1)
+    x = jnp.asarray((test.x - mean) / std, jnp.float32)
+    hits = [_hits(x, test.labels, *map(np.float32, solve(l2))) for l2 in strengths]
+    return [float(h) / len(test.labels) for h in hits]
 
 
-@partial(jax.jit, static_argnums=5)
+@jax.jit
 def _hits(
-    x: Float[Array, 'n d'],
-    labels: Array,
-    test: Float[Array, 'm d'],
-    test_labels: Array,
-    strengths: Float[Array, 'l2'],
-    classes: int,
+    x: Float[Array, 'm d'], labels: Array, weights: Float[Array, 'd k'], bias: Float[Array, 'k']
 ) -> Array:
-    """Right answers [l2]."""
-    score = ridge(x, 2 * jax.nn.one_hot(labels, classes) - 1, test)
-    return jax.lax.map(lambda l2: (score(l2).argmax(axis=-1) == test_labels).sum(), strengths)
+    """Number of right answers."""
+    scores = jnp.matmul(x, weights, precision='highest') + bias
+    return (scores.argmax(axis=-1) == labels).sum()
 
 
-def ridge(
-    x: Float[Array, 'n d'], targets: Float[Array, 'n k'], test: Float[Array, 'm d']
-) -> Callable[[Float[Array, '']], Float[Array, 'm k']]:
-    """Scores of test examples by ridge regression on standardised features and a bias.
+def ridge(x: np.ndarray, targets: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+    """Ridge regression, W = (X'X + l2 I)^-1 X'Y with a constant feature of 100 in X.
 
-    W = (X'X + l2 I)^-1 X'Y with a constant feature of 100 beside the standardised ones. These have
-    mean 0, so that the constant's weight is found apart from theirs, and float32 suffices. One
-    decomposition, of X'X or, where that is smaller, of XX', serves every l2.
+    The other features have mean 0, so that the constant's weight is found apart from theirs. One
+    decomposition, of X'X or, where that is smaller, of XX', serves every l2. It is in float64 and
+    on the host: in float32 the smallest of `STRENGTHS` drown in its rounding.
+
+    Args:
+        x: [n, d] float64, each feature with mean 0.
+        targets: [n, k].
 
     Returns:
-        A function from l2 to the scores.
+        A function from l2 to the weights [d, k] and what the constant adds, [k].
     """
-    mean, std = x.mean(axis=0), x.std(axis=0) + _EPSILON
-    x, test = (x - mean) / std, (test - mean) / std
     n, d = x.shape
-    dot = partial(jnp.matmul, precision='highest')
     if n > d:
-        values, vectors = jnp.linalg.eigh(dot(x.T, x))
-        left, right = dot(test, vectors), dot(vectors.T, dot(x.T, targets))
+        values, vectors = np.linalg.eigh(x.T @ x)
+        left, right = vectors, vectors.T @ (x.T @ targets)
     else:
-        values, vectors = jnp.linalg.eigh(dot(x, x.T))
-        left, right = dot(test, dot(x.T, vectors)), dot(vectors.T, targets)
-    values = jnp.maximum(values, 0)  # as of any square; rounding leaves some below
+        values, vectors = np.linalg.eigh(x @ x.T)
+        left, right = x.T @ vectors, vectors.T @ targets
+    values = np.maximum(values, 0)  # as of any square; rounding leaves some below
 
-    def score(l2: Float[Array, '']) -> Float[Array, 'm k']:
+    def solve(l2: float) -> tuple[np.ndarray, np.ndarray]:
         constant = _BIAS**2 * n / (_BIAS**2 * n + l2)
-        return dot(left / (values + l2), right) + constant * targets.mean(axis=0)
+        return left @ (right / (values + l2)[:, None]), constant * targets.mean(axis=0)
 
-    return score
+    return solve

@@ -40,15 +40,15 @@ def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> tuple
         'skipped': 1 - good.astype(jnp.int32),
     }
     params = if_good(optax.apply_updates(state.params, updates), state.params)
-    decay = experiment.ema
+    decay, ema = experiment.ema, None
+    if decay:
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
         skipped=state.skipped + sums['skipped'],
         params=params,
-        ema=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        if decay
-        else None,
+        ema=if_good(ema, state.ema),
         mutable=if_good(mutable, state.mutable),
         opt_state=if_good(opt_state, state.opt_state),
     )
