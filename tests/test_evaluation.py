@@ -181,7 +181,7 @@ def test_rows_of_several_shares_come_in_the_order_of_the_data(shares):
 
 
 SETS = {'caltech101': ('train[:100]', 'train[100:]'), 'dtd': ('train', 'test')}
-SHARE = {'shots': (1, 3), 'share': 0.875, 'batch_size': 32}
+SHARE = {'data_dir': '', 'shots': (1, 3), 'share': 0.875, 'batch_size': 32}
 
 
 def parts(experiment, state, evaluate):

@@ -12,6 +12,7 @@ last LayerNorm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -217,48 +218,55 @@ def transfer(
     shots: Features, test: Features, classes: int, strengths: Sequence[float]
 ) -> list[float]:
     """Test accuracy of ridge regression onto +-1, for each strength."""
+    # In float64, so that features that do not vary become 0, and the others have mean 0.
     mean = shots.x.mean(axis=0, dtype=np.float64)
     std = shots.x.std(axis=0, dtype=np.float64) + _EPSILON
-    solve = ridge((shots.x - mean) / std, 2 * np.eye(classes)[shots.labels] - 1)
-    x = jnp.asarray((test.x - mean) / std, jnp.float32)
-    hits = [_hits(x, test.labels, *map(np.float32, solve(l2))) for l2 in strengths]
-    return [float(h) / len(test.labels) for h in hits]
+    x, seen = (np.float32((f.x - mean) / std) for f in (shots, test))
+    l2s = np.array(strengths, np.float32)
+    hits = _hits(x, shots.labels, seen, test.labels, l2s, classes)
+    return [int(h) / len(test.labels) for h in np.asarray(hits)]
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=5)
 def _hits(
-    x: Float[Array, 'm d'], labels: Array, weights: Float[Array, 'd k'], bias: Float[Array, 'k']
+    x: Float[Array, 'n d'],
+    labels: Array,
+    test: Float[Array, 'm d'],
+    test_labels: Array,
+    strengths: Float[Array, 'l2'],
+    classes: int,
 ) -> Array:
-    """Number of right answers."""
-    scores = jnp.matmul(x, weights, precision='highest') + bias
-    return (scores.argmax(axis=-1) == labels).sum()
+    """Numbers of right answers [l2]."""
+    score = ridge(x, 2 * jax.nn.one_hot(labels, classes) - 1, test)
+    return jax.lax.map(lambda l2: (score(l2).argmax(axis=-1) == test_labels).sum(), strengths)
 
 
-def ridge(x: np.ndarray, targets: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-    """Ridge regression, W = (X'X + l2 I)^-1 X'Y with a constant feature of 100 in X.
+def ridge(
+    x: Float[Array, 'n d'], targets: Float[Array, 'n k'], test: Float[Array, 'm d']
+) -> Callable[[Float[Array, '']], Float[Array, 'm k']]:
+    """Scores by ridge regression, W = (X'X + l2 I)^-1 X'Y with a constant feature of 100 in X.
 
-    The other features have mean 0, so that the constant's weight is found apart from theirs. One
-    decomposition, of X'X or, where that is smaller, of XX', serves every l2. It is in float64 and
-    on the host: in float32 the smallest of `STRENGTHS` drown in its rounding.
+    The other features have mean 0, so that the constant's weight is found apart from theirs. The
+    singular values of X serve every l2, and in float32: in X'X the smallest of `STRENGTHS` would
+    drown in its rounding.
 
     Args:
-        x: [n, d] float64, each feature with mean 0.
-        targets: [n, k].
+        x: features with mean 0.
+        targets: of k classes.
+        test: features of what is scored.
 
     Returns:
-        A function from l2 to the weights [d, k] and what the constant adds, [k].
+        A function from l2 to the scores.
     """
-    n, d = x.shape
-    if n > d:
-        values, vectors = np.linalg.eigh(x.T @ x)
-        left, right = vectors, vectors.T @ (x.T @ targets)
-    else:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        left, right = x.T @ vectors, vectors.T @ targets
-    values = np.maximum(values, 0)  # as of any square; rounding leaves some below
+    dot = partial(jnp.matmul, precision='highest')
+    u, values, vh = jnp.linalg.svd(x, full_matrices=False)
+    mean = targets.mean(axis=0)
+    left, right = dot(test, vh.T), dot(u.T, targets - mean)
+    rounding = 8 * jnp.finfo(x.dtype).eps * values.max()
 
-    def solve(l2: float) -> tuple[np.ndarray, np.ndarray]:
-        constant = _BIAS**2 * n / (_BIAS**2 * n + l2)
-        return left @ (right / (values + l2)[:, None]), constant * targets.mean(axis=0)
+    def score(l2: Float[Array, '']) -> Float[Array, 'm k']:
+        weights = jnp.where(values > rounding, values / (values**2 + l2), 0)
+        constant = _BIAS**2 * len(x) / (_BIAS**2 * len(x) + l2)
+        return dot(left * weights, right) + constant * mean
 
-    return solve
+    return score
