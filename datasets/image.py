@@ -76,8 +76,10 @@ class Picture:
         Args:
             box: the part.
             size: side of the result, pixels.
-            exact: decode every pixel. Otherwise a JPEG of which much is thrown away is decoded
-                at a half, a quarter or an eighth of its size, no smaller than the result.
+            exact: every pixel counts. Otherwise a JPEG of which much is thrown away is decoded at
+                a half, a quarter or an eighth of its size, no smaller than the result, and what
+                then shrinks to no less than a half is bilinear too, as in the published recipes,
+                which takes a fifth of the time.
 
         Raises:
             Unreadable: if the file is damaged.
@@ -91,8 +93,9 @@ class Picture:
         part = pixels[top:bottom, left:right]
         if part.shape[:2] == (size, size):
             return np.ascontiguousarray(part)
-        height, width = (min(n, size) for n in part.shape[:2])
-        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        if exact or max(part.shape[:2]) > 2 * size:
+            height, width = (min(n, size) for n in part.shape[:2])
+            part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         part = cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
         return part.reshape(size, size, -1)
 
