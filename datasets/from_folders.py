@@ -13,7 +13,8 @@ import argparse
 import json
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,12 @@ def prepare(name: str, images: Path, out: Path, split: str, labels: Path | None 
     if labels is None:
         classes = sorted(p for p in images.iterdir() if p.is_dir() or p.suffix == '.tar')
         names = [path.stem if path.suffix == '.tar' else path.name for path in classes]
-        if twice := {each for each in names if names.count(each) > 1}:
-            raise ValueError(
-                f'{images} has two classes {min(twice)!r}; keep the folder or the .tar'
-            )
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f'{images} has two classes {twice[0]!r}; keep the folder or the .tar')
         features, items = image_features(names), _of_classes(classes, names)
     else:
-        rows = _read_labels(labels, images)
-        names = sorted({label for found in rows.values() for label in found})
-        features, items = labels_features(names), _of_rows(rows, images)
+        names = _vocabulary(labels, images)
+        features, items = labels_features(names), _of_rows(labels, images)
     if not names:
         raise ValueError(f'{images} holds neither folders nor .tar files; put one a class there')
     folder = write_set(out, name, VERSION, features, {split: items})
@@ -114,33 +112,42 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name.removeprefix('./').removeprefix(f'{path.stem}/'), file.read()
 
 
-def _read_labels(labels: Path, images: Path) -> dict[str, list[str]]:
-    rows: dict[str, list[str]] = {}
-    for number, line in enumerate(labels.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row['labels'], list):
-                raise TypeError
-            image, found = str(row['image']), [str(label) for label in row['labels']]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{labels}:{number} is not {{"image": ..., "labels": [...]}}'
-            ) from error
-        if image in rows:
-            raise ValueError(f'{labels}:{number} names {image} a second time')
+def _vocabulary(labels: Path, images: Path) -> list[str]:
+    """The names of the classes, once every line was looked at."""
+    names: set[str] = set()
+    seen: set[int] = set()  # hashes, as there may be very many images
+    for where, image, found in _rows(labels):
+        if hash(image) in seen:
+            raise ValueError(f'{where} names {image} a second time')
         if not (images / image).is_file():
-            raise ValueError(f'{labels}:{number} names {image}, which is not in {images}')
+            raise ValueError(f'{where} names {image}, which is not in {images}')
         for label in found:
             if label.splitlines() != [label]:
-                raise ValueError(f'{labels}:{number} has the label {label!r}, which is no line')
-        rows[image] = found
-    return rows
+                raise ValueError(f'{where} has the label {label!r}, which is no line')
+        seen.add(hash(image))
+        names.update(found)
+    return sorted(names)
 
 
-def _of_rows(rows: Mapping[str, list[str]], images: Path) -> Iterator[Item]:
-    for file, labels in rows.items():
+def _rows(labels: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Of each line where it is, its image and its labels."""
+    with labels.open() as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row['labels'], list):
+                    raise TypeError
+                yield f'{labels}:{number}', str(row['image']), [str(x) for x in row['labels']]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f'{labels}:{number} is not {{"image": ..., "labels": [...]}}'
+                ) from error
+
+
+def _of_rows(labels: Path, images: Path) -> Iterator[Item]:
+    for _, file, found in _rows(labels):
         data = BytesIO((images / file).read_bytes())
-        yield file, {'image': data, 'labels': labels, 'file_name': file}
+        yield file, {'image': data, 'labels': found, 'file_name': file}
 
 
 if __name__ == '__main__':
