@@ -290,7 +290,6 @@ def compare(config: ConfigDict, args: argparse.Namespace, folder: Path, path: Pa
             for name in OTHERS
         },
         'decode_share': sum(used['header, decode']) / sum(used['ours']),
-        'seconds_by_round': seconds,
     }
 
 
@@ -359,7 +358,7 @@ def main() -> None:
     }
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**about, 'results': results}) + '\n')
+        args.json.write_text(json.dumps({**about, 'results': results}, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -105,6 +105,7 @@ class _Batches:
             'error': np.array(errors),
             'image': images,
             self._label: np.array(labels, np.int32),
+            'place': np.array(mine - first, np.int32),
             'mask': mask - unreadable,
             'unreadable': unreadable,
         }
@@ -203,8 +204,8 @@ def train_batches(
 
     Yields:
         Batches as in design: image [b, h, w, channels] uint8, label [b] or labels [b, most labels]
-        int32, mask [b], unreadable [b] (1 where an example should be and cannot be read; its mask
-        is 0), id [b] and error [b], why.
+        int32, place [b] int32 in the global batch, mask [b], unreadable [b] (1 where an example
+        should be and cannot be read; its mask is 0), id [b] and error [b], why.
 
     Raises:
         OSError: if more examples are unreadable than may be.

@@ -103,6 +103,7 @@ def test_batches_have_the_contract_s_types():
     assert {k: (v.shape, v.dtype.kind) for k, v in batch.items()} == {
         'image': ((8, 28, 28, 1), 'u'),
         'label': ((8,), 'i'),
+        'place': ((8,), 'i'),
         'mask': ((8,), 'f'),
         'unreadable': ((8,), 'f'),
         'error': ((8,), 'U'),

@@ -35,6 +35,7 @@ FIXED_STRENGTH = (2.0**10,)
 STRENGTHS = tuple(2.0**i for i in range(-10, 20))
 
 _BIAS = 100.0  # the constant feature, so large that the ridge hardly holds it
+_BESIDE = ('label', 'mask', 'unreadable', 'place')
 _EPSILON = 1e-5  # added to the standard deviation of each feature
 
 
@@ -167,8 +168,8 @@ class FewShot:
         images = self._experiment.preprocess(batch['image'])
         _, mutable = self._experiment.apply(state.variables, images, mutable=['intermediates'])
         (features,) = mutable['intermediates']['pre_logits']
-        # Beside the features what tells which rows are examples, and of which class.
-        beside = [batch[key].astype(jnp.float32) for key in ('label', 'mask', 'unreadable')]
+        # Beside the features where each belongs, whether it is an example, and of which class.
+        beside = [batch[key].astype(jnp.float32) for key in _BESIDE]
         return jnp.concatenate([features.astype(jnp.float32), jnp.stack(beside, 1)], axis=1)
 
     def _extract(self, state: TrainState, dataset: Dataset, split: str) -> Features:
@@ -176,9 +177,9 @@ class FewShot:
         experiment = self._experiment
         batches = experiment.eval_batches(dataset, split, self._batch_size, self._geometry)
         rows = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
-        shares = experiment.reading.shares
-        found = np.concatenate([in_order(np.asarray(row), shares) for row in rows])
-        features, (label, mask, unreadable) = found[:, :-3], found[:, -3:].T
+        found = np.concatenate([in_order(np.asarray(row)) for row in rows])
+        features, beside = np.split(found, [-len(_BESIDE)], axis=1)
+        label, mask, unreadable, _ = beside.T
         count_seen(
             f'{dataset.name}/{split}',
             int(mask.sum()),
@@ -188,10 +189,9 @@ class FewShot:
         return Features(features[mask > 0], label[mask > 0].astype(int))
 
 
-def in_order(rows: np.ndarray, shares: int) -> np.ndarray:
-    """Rows of a batch [b, ...] in the order of the data, of which each share has every P-th."""
-    parts = rows.reshape(shares, -1, *rows.shape[1:])
-    return np.moveaxis(parts, 0, 1).reshape(rows.shape)
+def in_order(rows: np.ndarray) -> np.ndarray:
+    """Rows of a batch [b, ...], that end with their place, in the order of the data."""
+    return rows[np.argsort(rows[:, -1])]
 
 
 def choose_shots(features: Features, k: int, seed: int | None) -> Features:

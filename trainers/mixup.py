@@ -34,9 +34,9 @@ def mix(
 ) -> tuple[Float[Array, 'b h w c'], Loss]:
     """Mixes each image with the one half a batch away, which mixes with it.
 
-    The half is of each process's share, so that no image leaves its process, and the pairs are the
-    same for any number of processes and microbatches. An image whose partner is masked stays as
-    it is. The losses that the recipes use are linear in the targets: the loss of mixed targets is
+    The half is of each share, so that where the rows of a process lie next to each other no image
+    leaves it, and the pairs are the same for any number of such processes, and of microbatches. An
+    image whose partner is masked stays as it is. The losses that the recipes use are linear in the targets: the loss of mixed targets is
     the mixed loss.
 
     Args:

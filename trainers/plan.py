@@ -110,6 +110,7 @@ def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and shardings of a global batch."""
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         'image': (experiment.data.image_shape, jnp.uint8),
+        'place': ((), jnp.int32),
         'mask': ((), jnp.float32),
         'unreadable': ((), jnp.float32),
     }

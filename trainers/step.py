@@ -62,10 +62,9 @@ def _gradient(
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     key, augment_key, mixup_key = jax.random.split(key, 3)
     ratio = draw_ratio(mixup_key, experiment.mixup) if experiment.mixup else None
-    batch = {
-        **batch,
-        'key': _example_keys(augment_key, len(batch['mask']), experiment.reading.shares),
-    }
+    # An example's own key follows from its place in the order of the data, whoever has read it.
+    keys = jax.vmap(partial(jax.random.fold_in, augment_key))(batch['place'])
+    batch = {**batch, 'key': keys}
     share = partial(_share_of_loss, experiment, n=n, ratio=ratio)
     gradient = jax.value_and_grad(share, has_aux=True)
     parts = experiment.microbatches
@@ -86,16 +85,6 @@ def _gradient(
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
     (loss, grads), _ = jax.lax.scan(add, zero, (micro, jnp.arange(parts)))
     return loss, grads, state.mutable
-
-
-def _example_keys(key: jax.Array, size: int, shares: int) -> jax.Array:
-    """A key for each example of a batch that follows from its place in the order of the data.
-
-    The rows of a batch are in that order only within a share, the rows that a process has read.
-    Where these are not next to each other the keys are others than in one process.
-    """
-    places = jnp.arange(size).reshape(-1, shares).T.reshape(-1)
-    return jax.vmap(partial(jax.random.fold_in, key))(places)
 
 
 def _share_of_loss(
