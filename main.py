@@ -108,6 +108,8 @@ def run(argv: list[str]) -> int:
         if FLAGS.weights is not None:
             from trainers.launch import predict_images
 
+            if FLAGS['config'].value or FLAGS.workdir or FLAGS.evaluator:
+                raise UserError('--weights goes with images alone; leave out the other flags')
             predict_images(FLAGS.mode, FLAGS.weights, argv[1:])
             return 0
         if argv[1:]:

@@ -131,9 +131,17 @@ def default_config(spec: str) -> ConfigDict:
             },
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
             'sharding': TENSOR_PARALLEL,
-            # What each does at the end is in results.json; `when` of one is 'always' (the default),
-            # 'end', or 'asked' by --mode=eval --evaluator=NAME.
-            'evaluators': {'test': {'name': 'classification', 'split': 'test', 'batch_size': 256}},
+            # They run always (now and then, and at the end), at the 'end', or when they are 'asked'
+            # for by --mode=eval --evaluator=NAME.
+            'evaluators': {
+                'test': {
+                    'name': 'classification',
+                    'dataset': '',  # another one with the same classes; '' is the trained one
+                    'split': 'test',
+                    'batch_size': 256,
+                    'when': 'always',
+                }
+            },
             'eval_every_epochs': 1.0,
             'log_every_steps': 50,
             'checkpoint': {
@@ -160,6 +168,12 @@ FEW_SHOT_SETS = {
     'uc_merced': ('train[:1000]', 'train[1000:]'),
 }
 LOCAL_FEW_SHOT_SETS = {'caltech101': ('train', 'test'), 'dtd': ('train', 'test')}
+
+
+def real_evaluator() -> ConfigDict:
+    """ReaL accuracy, over the validation images that have labels; runs when it is asked for."""
+    settings = {'dataset': 'imagenet2012_real', 'split': 'validation', 'when': 'asked'}
+    return ConfigDict({'real': {'name': 'classification', 'batch_size': 256, **settings}})
 
 
 def few_shot_evaluators(runlocal: bool) -> ConfigDict:

@@ -24,7 +24,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     arg = common.parse_arg(arg, model='L/16-16at12', res=0, runlocal=False)
-    large = arg.model[0] in 'LHG'
+    large = arg.model[0] in 'LH'
     config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
     config.batch_size = 512
     config.total_steps = 20_000
@@ -42,13 +42,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     }
     config.schedule.learning_rate = 0.03
     config.schedule.warmup_epochs = 0.2
-    config.evaluators.real = {
-        'name': 'classification',
-        'dataset': 'imagenet2012_real',
-        'split': 'validation',
-        'batch_size': 256,
-        'when': 'asked',
-    }
+    config.evaluators.update(common.real_evaluator())
+    config.evaluators.update(common.few_shot_evaluators(arg.runlocal))
     config.log_every_steps = 100
     config.checkpoint.every_steps = 1000
     if arg.runlocal:

@@ -23,7 +23,6 @@ from configs import common
 RECIPES = {  # size -> learning rate, epochs
     'L': (4e-4, 14.0),
     'H': (3e-4, 14.0),
-    'G': (3e-4, 14.0),
 }
 
 

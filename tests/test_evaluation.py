@@ -94,7 +94,9 @@ def test_real_accuracy_counts_any_label_and_leaves_out_images_without(trained, b
 
 def test_classification_of_one_label_and_the_loss(trained):
     experiment, state = trained
-    metrics = Classification(experiment=experiment, split='validation', batch_size=16)(state)
+    metrics = Classification(experiment=experiment, dataset='', split='validation', batch_size=16)(
+        state
+    )
     logits, _, batch = predicted(experiment, state, experiment.data.dataset, 'validation')
     logits = logits.astype(float)
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -253,14 +255,21 @@ def test_few_shot_with_the_strength_of_the_best_rank(trained):
     ids=range(6),
 )
 def test_few_shot_settings_that_are_not_possible(trained, changes, message):
-    settings = {'name': 'fewshot', 'protocol': 'lsr_rank', 'datasets': SETS, **SHARE, **changes}
+    settings = {'name': 'fewshot', 'protocol': 'lsr_rank', 'when': 'end', 'datasets': SETS}
+    settings |= {**SHARE, **changes}
     evaluators = {**trained[0].evaluators, 'few': settings}
     with pytest.raises(UserError, match=message):
         make_evaluators(dataclasses.replace(trained[0], evaluators=evaluators))
 
 
 def test_other_classes_cannot_be_evaluated(trained):
-    settings = {'name': 'classification', 'dataset': 'dtd', 'split': 'test', 'batch_size': 8}
+    settings = {
+        'name': 'classification',
+        'dataset': 'dtd',
+        'split': 'test',
+        'batch_size': 8,
+        'when': 'end',
+    }
     evaluators = {**trained[0].evaluators, 'other': settings}
     with pytest.raises(UserError, match='dtd has other classes than imagenet2012'):
         make_evaluators(dataclasses.replace(trained[0], evaluators=evaluators))

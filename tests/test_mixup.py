@@ -145,7 +145,7 @@ def test_an_update_that_is_left_out_leaves_the_average(averaging, averaged):
 
 def test_the_average_is_what_is_evaluated(averaging, averaged):
     state, expected = averaged
-    evaluate = Classification(experiment=averaging, split='test', batch_size=250)
+    evaluate = Classification(experiment=averaging, dataset='', split='test', batch_size=250)
     plain = dataclasses.replace(state, params=expected, ema=None)
     last = dataclasses.replace(state, ema=None)
     found, by_hand, of_last = (evaluate(s)['digits/test/loss'].value for s in (state, plain, last))

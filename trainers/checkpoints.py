@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from datasets.dataset import Dataset
 from token_learner.build import RUNTIME_SETTINGS
 from token_learner.checks import check_positive
 from trainers.construct import UserError, construct
@@ -47,14 +47,14 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         'dataset.mean': list(experiment.data.mean),
         'dataset.std': list(experiment.data.std),
         'dataset.channels': experiment.data.dataset.channels,
-        'dataset.labels': label_digest(experiment.data.dataset),
+        'dataset.labels': labels_digest(experiment.data.dataset.label_names),
         'state': _digest(_shapes(abstract_state(experiment))),
     }
 
 
-def label_digest(dataset: Dataset) -> str:
+def labels_digest(names: Sequence[str]) -> str:
     """A digest of the names of the classes, in their order."""
-    return _digest('\n'.join(dataset.label_names))
+    return _digest('\n'.join(names))
 
 
 class Checkpoints:

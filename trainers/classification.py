@@ -1,5 +1,6 @@
 """Accuracy and loss of classification, for one label an example or several."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,8 +9,8 @@ from jaxtyping import Array, Float
 
 from trainers.experiment import Experiment, open_dataset
 from trainers.loss import Batch
-from trainers.metrics import Metric, Metrics, count_seen, read_one
-from trainers.sharding import check_batch_size, put_batch, replicated
+from trainers.metrics import Metric, Metrics, count_seen, each_batch, read_one
+from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 
 
@@ -34,16 +35,16 @@ class Classification:
     """
 
     def __init__(
-        self, *, experiment: Experiment, split: str, batch_size: int, dataset: str = ''
+        self, *, experiment: Experiment, dataset: str, split: str, batch_size: int
     ) -> None:
         """Builds an evaluator.
 
         Args:
             experiment: of the model.
-            split: to evaluate on.
-            batch_size: of the global batch.
             dataset: name of one with the same classes, in the same data_dir; '' is the trained
                 one.
+            split: to evaluate on.
+            batch_size: of the global batch.
 
         Raises:
             ValueError: if the classes are others.
@@ -81,8 +82,8 @@ class Classification:
         """
         experiment = self._experiment
         batches = experiment.eval_batches(self.dataset, self.split, self.batch_size)
-        sums = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
-        total = jax.tree.map(lambda *x: float(sum(x)), *jax.device_get(sums))
+        sums = list(each_batch(partial(self._step, state), batches, experiment.mesh))
+        total = jax.tree.map(lambda *x: float(sum(x)), *sums)
         n, seen, unreadable = (round(total.pop(key)) for key in ('n', 'seen', 'unreadable'))
         count_seen(self.prefix, seen, unreadable, self._size)
         if not n:

@@ -21,9 +21,9 @@ def evaluate(
         The step, and for each metric its value and the number of examples.
 
     Raises:
-        UserError: if there is no such evaluator, or no checkpoint.
+        UserError: if there is no checkpoint.
     """
-    chosen = evaluators.named(name)
+    chosen = [evaluators[name]] if name else evaluators.due(end=True)
     for evaluator in chosen:
         evaluator.check_data()
     state = restore_trained(workdir, experiment)

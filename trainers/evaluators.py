@@ -50,42 +50,40 @@ class Evaluators(Mapping[str, Evaluator]):
         times = ('always', 'end') if end else ('always',)
         return [e for name, e in self.items() if self._when[name] in times]
 
-    def named(self, name: str | None) -> list[Evaluator]:
-        """One, or those that a run comes to by itself.
 
-        Raises:
-            UserError: if there is none of that name.
-        """
-        if name is None:
-            return self.due(end=True)
-        if name not in self:
-            raise UserError(
-                f'--evaluator={name} is not in config.evaluators; use one of {", ".join(self)}'
-            )
-        return [self[name]]
-
-
-def make_evaluators(experiment: Experiment) -> Evaluators:
+def make_evaluators(experiment: Experiment, asked: str | None = None) -> Evaluators:
     """The evaluators of `config.evaluators`, by the names given there. Reads no data.
+
+    Args:
+        experiment: of the model.
+        asked: name of one that else would not be built, as it runs only when it is asked for.
 
     Raises:
         UserError: if one cannot be built, or the first is none of the trained dataset.
     """
+    if asked is not None and asked not in experiment.evaluators:
+        raise UserError(
+            f'--evaluator={asked} is not in config.evaluators; use one of '
+            f'{", ".join(experiment.evaluators)}'
+        )
     made: dict[str, Evaluator] = {}
     when = {}
     for name, settings in experiment.evaluators.items():
         where, rest = f'config.evaluators.{name}', dict(settings)
-        when[name] = rest.pop('when', 'always')
+        if 'when' not in rest:
+            raise UserError(f'{where}.when is missing; set it')
+        when[name] = rest.pop('when')
         construct(partial(check_choice, 'when', when[name], WHEN), {}, where)
-        made[name] = construct_named(EVALUATORS, rest, where, experiment=experiment)
-    name, first = next(iter(made.items()), ('', None))
+        if when[name] != 'asked' or name == asked:
+            made[name] = construct_named(EVALUATORS, rest, where, experiment=experiment)
+    first = next(iter(made.values()), None)
     if not isinstance(first, Classification) or first.dataset is not experiment.data.dataset:
         raise UserError(
             'the first of config.evaluators has to be a classification on the trained dataset; '
             'name it first'
         )
-    if when[name] != 'always':
-        raise UserError(f"config.evaluators.{name} is the first, and needs when='always'")
+    if when[next(iter(made))] != 'always':
+        raise UserError("the first of config.evaluators needs when='always'; set it")
     if len({e.prefix for e in made.values()}) < len(made):
         raise UserError(
             'two of config.evaluators have metrics of the same name; '

@@ -173,7 +173,8 @@ class Experiment:
 
     def train_ids(self, step: int) -> list[str]:
         """The examples that the update with this number, counted from 1, is made from."""
-        alone = dataclasses.replace(self, reading=Reading(threads=0, prefetch=0))
+        reading = dataclasses.replace(self.reading, workers=0, threads=0, share=0, shares=1)
+        alone = dataclasses.replace(self, reading=reading)
         with closing(alone.train_batches(step - 1)) as batches:
             return [str(i) for i in next(batches)['id']]
 
@@ -267,6 +268,12 @@ def assemble(
         construct_named(AUGMENTATIONS, {'name': name, **settings}, f'config.augment.{name}')
         for name, settings in augment.items()
     ]
+    made_loss = construct_named(LOSSES, loss, 'config.loss')
+    if loss['name'] == 'softmax' and data.dataset.max_labels is not None:
+        raise ValueError(
+            f"loss.name='softmax' is for one label an example, and {data.dataset.name} has any "
+            "number; use 'sigmoid'"
+        )
     learning_rate = construct_named(
         SCHEDULES,
         schedule,
@@ -291,7 +298,7 @@ def assemble(
         model=construct(
             partial(build_model, model, len(data.dataset.label_names)), {}, 'config.model'
         ),
-        loss=construct_named(LOSSES, loss, 'config.loss'),
+        loss=made_loss,
         schedule=learning_rate,
         optimizer=construct_named(
             OPTIMIZERS, optimizer, 'config.optimizer', schedule=learning_rate

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,28 +71,44 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         'step': int(state.step),
         'label_names': data.dataset.label_names,
     }
-    folder = workdir / 'export'
-    folder.mkdir(exist_ok=True)
+    folder, draft = workdir / 'export', workdir / 'export.tmp'
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
     metadata = {'format': 'token_learner', 'about': json.dumps(about)}
-    save_file(flat, folder / 'model.safetensors', metadata=metadata)
-    (folder / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
+    save_file(flat, draft / 'model.safetensors', metadata=metadata)
+    (draft / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
     model = build_model(settings, len(data.dataset.label_names))
-    (folder / 'program.jax_export').write_bytes(make_program(model, about, flat))
-    _export_for_others(params, model, data.resolution, folder)
+    (draft / 'program.jax_export').write_bytes(make_program(model, about, flat))
+    _export_for_others(params, model, about, draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
     log.info('export: %s', folder)
     return folder
 
 
-def _export_for_others(params: Any, model: ViT, resolution: int, folder: Path) -> None:
+def _export_for_others(params: Any, model: ViT, about: dict[str, Any], folder: Path) -> None:
     try:
         arrays: dict[str, Any] = {**to_augreg(params, model)}
         np.savez(folder / 'augreg.npz', **arrays)
     except ValueError as error:
         log.info('no augreg.npz: %s', error)
     try:
-        write_huggingface(folder / 'huggingface', *to_huggingface(params, model, resolution))
+        theirs, config = to_huggingface(params, model, about['resolution'])
     except ValueError as error:
         log.info('no huggingface: %s', error)
+        return
+    names = dict(enumerate(about['label_names']))
+    config |= {'id2label': names, 'label2id': {name: number for number, name in names.items()}}
+    write_huggingface(folder / 'huggingface', theirs, config)
+    channels, side = about['channels'], about['resolution']
+    processor = {
+        'image_processor_type': 'ViTImageProcessor',
+        'size': {'height': side, 'width': side},
+        'image_mean': list(about['mean']) * (channels if len(about['mean']) == 1 else 1),
+        'image_std': list(about['std']) * (channels if len(about['std']) == 1 else 1),
+    }
+    text = json.dumps(processor, indent=2)
+    (folder / 'huggingface' / 'preprocessor_config.json').write_text(text + '\n')
 
 
 def make_program(model: ViT, about: dict[str, Any], flat: dict[str, np.ndarray]) -> bytes:

@@ -25,8 +25,8 @@ from datasets.geometry import Resize
 from token_learner.checks import check_choice, check_positive
 from trainers.experiment import Experiment, open_dataset
 from trainers.loss import Batch
-from trainers.metrics import Metric, Metrics, count_seen, read_one
-from trainers.sharding import check_batch_size, put_batch, replicated
+from trainers.metrics import Metric, Metrics, count_seen, each_batch, read_one
+from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 
 PROTOCOLS = ('lsr_fixed', 'lsr_rank')
@@ -176,8 +176,8 @@ class FewShot:
         """Features of all examples of a split that can be read, in their order."""
         experiment = self._experiment
         batches = experiment.eval_batches(dataset, split, self._batch_size, self._geometry)
-        rows = [self._step(state, put_batch(batch, experiment.mesh)) for batch in batches]
-        found = np.concatenate([in_order(np.asarray(row)) for row in rows])
+        rows = each_batch(partial(self._step, state), batches, experiment.mesh)
+        found = np.concatenate([in_order(row) for row in rows])
         features, beside = np.split(found, [-len(_BESIDE)], axis=1)
         label, mask, unreadable, _ = beside.T
         count_seen(

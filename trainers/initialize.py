@@ -1,8 +1,9 @@
 """The state that training begins with: fresh, or with the weights of another model."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from token_learner.build import build_model
+from token_learner.build import RUNTIME_SETTINGS, build_model
 from token_learner.pretrained import OURS, adapt, format_report, read, rename
 from token_learner.vit import patch_grid
-from trainers.checkpoints import label_digest
+from trainers.checkpoints import labels_digest
 from trainers.construct import UserError
 from trainers.experiment import Experiment
-from trainers.processes import is_first
+from trainers.export import read_export
 from trainers.state import TrainState, create_state
 from trainers.workdir import write_json
 
@@ -33,18 +34,22 @@ class Weights(NamedTuple):
         source: whose names they have, see `token_learner.pretrained.rename`.
         grid: rows and columns of the positions; None is a square.
         labels: digest of the classes of the head, where it is known.
+        about: what they were trained with, as far as it is known: keys of the config, with dots,
+            and `heads`.
     """
 
     flat: Mapping[str, np.ndarray]
     source: str
     grid: tuple[int, int] | None
     labels: str | None
+    about: Mapping[str, Any]
 
 
 def begin(experiment: Experiment, workdir: Path) -> TrainState:
     """The state before the first step, with the weights of `config.init_from`.
 
-    What became of each parameter is logged, and written to init_from.json.
+    What became of each parameter is logged, and written to init_from.json; so is what the weights
+    were trained with otherwise than this model computes.
 
     Raises:
         UserError: if the weights cannot be read, or do not fit but for what the config names.
@@ -55,6 +60,11 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     params = flatten_dict(state.params, sep='/')
     try:
         weights = read_weights(Path(source.path).expanduser())
+        if weights.about.get('heads', experiment.model.heads) != experiment.model.heads:
+            raise ValueError(
+                f'{source.path} has {weights.about["heads"]} heads, the model '
+                f'{experiment.model.heads}; use a spec of its size'
+            )
         ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
         adapted, report = adapt(
             {**ours, **{path: weights.flat[path] for path in unknown}},
@@ -67,23 +77,52 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     except ValueError as error:
         raise UserError(f'config.init_from: {error}') from error
     taken = {row.path for row in report if row.action in ('loaded', 'resized')}
-    ours_labels = label_digest(experiment.data.dataset)
+    ours_labels = labels_digest(experiment.data.dataset.label_names)
     if 'head/kernel' in taken and weights.labels not in (None, ours_labels):
         raise UserError(
             f'config.init_from: the head of {source.path} is of other classes than those of '
             f"{experiment.data.dataset.name}; put '^head/' into config.init_from.new"
         )
     log.info('weights of %s: %s', source.path, format_report(report))
-    if is_first():
-        workdir.mkdir(parents=True, exist_ok=True)
+    differences = compare(weights.about, experiment, taken)
+    for key, (theirs, here) in differences.items():
+        log.warning('the weights were trained with config.%s=%r, here it is %r', key, theirs, here)
     write_json(
         workdir / 'init_from.json',
-        {'path': source.path, 'parameters': [row._asdict() for row in report]},
+        {
+            'path': source.path,
+            'parameters': [row._asdict() for row in report],
+            'trained_otherwise': differences,
+        },
     )
     placed = {path: _place(adapted[path], params[path]) for path in params}
     made = unflatten_dict(placed, sep='/')
     ema = jax.tree.map(jnp.copy, made) if experiment.ema else None
     return dataclasses.replace(state, params=made, ema=ema)
+
+
+def compare(
+    about: Mapping[str, Any], experiment: Experiment, taken: Collection[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Settings that change what the weights compute: key -> theirs and ours, where they differ.
+
+    Those of a tokenizer or fuser count only if its weights are taken.
+    """
+    ours = {
+        **{f'model.{key}': value for key, value in experiment.model_settings.items()},
+        'dataset.mean': list(experiment.data.mean),
+        'dataset.std': list(experiment.data.std),
+    }
+    leave = {'spec', 'head', 'representation', *RUNTIME_SETTINGS}
+    if not any('/tokenizer_' in path for path in taken):
+        leave |= {'tokenizer', 'version', 'pooling', 'activation'}
+    if not any('/fuser_' in path for path in taken):
+        leave |= {'fuser', 'mix_scope', 'beta', 'fuser_norm', 'mix_init'}
+    return {
+        key: (value, ours[key])
+        for key, value in about.items()
+        if key in ours and key.removeprefix('model.') not in leave and value != ours[key]
+    }
 
 
 def read_weights(path: Path) -> Weights:
@@ -102,7 +141,17 @@ def read_weights(path: Path) -> Weights:
     if (path / 'state').is_dir():
         return _read_step(path)
     flat, source = read(path)
-    return Weights(flat, source, None, None)
+    if source == OURS:
+        made = read_export(path).about
+        return _of_config(flat, made['model'], made, labels_digest(made['label_names']))
+    about: dict[str, Any] = {'model.gelu': 'tanh'}
+    if source == 'huggingface' and (path / 'config.json').is_file():
+        config = json.loads((path / 'config.json').read_text())
+        about = {
+            'model.gelu': 'erf' if config['hidden_act'] == 'gelu' else 'tanh',
+            'heads': config['num_attention_heads'],
+        }
+    return Weights(flat, source, None, None, about)
 
 
 def _read_step(folder: Path) -> Weights:
@@ -124,10 +173,21 @@ def _read_step(folder: Path) -> Weights:
     except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
         line = ' '.join(str(error).split())[:200]
         raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
-    size = (config['dataset']['resolution'],) * 2
-    patch = build_model(config['model'], 1).patch
     flat = flatten_dict(restored, sep='/')
-    return Weights(flat, OURS, patch_grid(size, patch), identity['dataset.labels'])
+    return _of_config(flat, config['model'], config['dataset'], identity['dataset.labels'])
+
+
+def _of_config(
+    flat: Mapping[str, np.ndarray],
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    labels: str,
+) -> Weights:
+    """Weights of ours, with the settings of their model and data."""
+    size = (data['resolution'], data['resolution'])
+    about = {f'model.{key}': value for key, value in model.items()}
+    about |= {f'dataset.{key}': data[key] for key in ('mean', 'std')}
+    return Weights(flat, OURS, patch_grid(size, build_model(model, 1).patch), labels, about)
 
 
 def _place(array: Any, like: jax.Array) -> jax.Array:

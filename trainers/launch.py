@@ -55,7 +55,7 @@ def launch(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax only notes it, for `StopSignals`
     experiment = make_experiment(config)
     check_model(experiment)
-    evaluators = make_evaluators(experiment)
+    evaluators = make_evaluators(experiment, evaluator)
     folder = Path(workdir)
     if mode == 'train':
         from trainers.train import train  # TensorFlow, behind clu's writers, is slow to load

@@ -33,6 +33,12 @@ def sigmoid() -> Loss:
 
 LOSSES: dict[str, Callable[..., Loss]] = {'softmax': softmax, 'sigmoid': sigmoid}
 
+# What a model that was trained with a loss takes for the probabilities of the classes.
+PROBABILITIES: dict[str, Callable[[Array], Array]] = {
+    'softmax': jax.nn.softmax,
+    'sigmoid': jax.nn.sigmoid,
+}
+
 
 def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:
     """Targets from `label` [b], or from `labels` [b, most labels] padded with -1."""

@@ -36,8 +36,8 @@ def mix(
 
     The half is of each share, so that where the rows of a process lie next to each other no image
     leaves it, and the pairs are the same for any number of such processes, and of microbatches. An
-    image whose partner is masked stays as it is. The losses that the recipes use are linear in the targets: the loss of mixed targets is
-    the mixed loss.
+    image whose partner is masked stays as it is. The losses that the recipes use are linear in the
+    targets: the loss of mixed targets is the mixed loss.
 
     Args:
         images: of a batch or microbatch.

@@ -18,6 +18,7 @@ from trainers.construct import UserError, construct_named
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.export import predictor, read_export
+from trainers.loss import PROBABILITIES
 from trainers.sharding import put_batch, replicated
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     """Writes predictions_SPLIT.jsonl, for the split of the first evaluator.
 
     A line holds the example's id, its labels and the five likeliest classes with their
-    probabilities (softmax of the logits).
+    probabilities.
 
     Returns:
         The file.
@@ -36,8 +37,9 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     first = evaluators.first
     names = experiment.data.dataset.label_names
 
+    probabilities = PROBABILITIES[experiment.config['loss']['name']]
     step = jax.jit(
-        lambda state, batch: jax.nn.softmax(compute_logits(experiment, state, batch)),
+        lambda state, batch: probabilities(compute_logits(experiment, state, batch)),
         out_shardings=replicated(experiment.mesh),
     )
     path = workdir / f'predictions_{first.split}.jsonl'
@@ -82,7 +84,6 @@ def predict_files(
     )
     model = build_model(about['model'], len(names))
     logits = jax.jit(predictor(model, about))
-    normalise = jax.nn.sigmoid if about['loss'] == 'sigmoid' else jax.nn.softmax
     for path in images:
         try:
             pixels = geometry(path.read_bytes(), (0,))
@@ -90,6 +91,6 @@ def predict_files(
             raise UserError(f'{path} cannot be read: {error}; name a file of an image') from error
         if about['channels'] == 1:
             pixels = pixels.mean(axis=-1, keepdims=True).round().astype(np.uint8)
-        scores = np.asarray(normalise(logits(params, pixels[None])[0]))
+        scores = np.asarray(PROBABILITIES[about['loss']](logits(params, pixels[None])[0]))
         best = np.argsort(-scores, kind='stable')[:count]
         yield path, {names[k]: float(scores[k]) for k in best}
