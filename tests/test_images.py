@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_image
 
 from datasets.dataset import Unreadable
 from datasets.geometry import CenterCrop, Geometry, InceptionCrop, Resize
-from datasets.image import MAX_PIXELS, Box, Picture
+from datasets.image import MAX_PIXELS, Box, Picture, _first_rows
 
 PIXELS = load_sample_image('china.jpg')[:, :600]  # 427 x 600
 PHOTO = Image.fromarray(PIXELS)
@@ -271,3 +271,22 @@ def test_the_share_of_an_inception_crop_is_uniform_in_the_height():
 def test_impossible_shares_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize('subsampling', ['444', '422', '420', 'Gray'])
+def test_the_first_rows_of_a_jpeg_are_those_of_the_whole(subsampling):
+    photo = np.ascontiguousarray(load_sample_image('china.jpg')[:203, :310])
+    grey = subsampling == 'Gray'
+    data = simplejpeg.encode_jpeg(
+        photo[..., :1].copy() if grey else photo,
+        colorspace='GRAY' if grey else 'RGB',
+        colorsubsampling=subsampling,
+    )
+    whole = simplejpeg.decode_jpeg(data)
+    for rows in (1, 16, 17, 100, 170, 203):
+        cut, kept = _first_rows(data, 203, rows)
+        assert kept == min(203, (rows // 16 + 2) * 16)
+        pixels = simplejpeg.decode_jpeg(cut, strict=False)
+        assert pixels.shape[0] == kept
+        np.testing.assert_array_equal(pixels[:rows], whole[:rows])
+    assert _first_rows(data[:-100], 203, 50) == (data[:-100], 203)  # cut off: to be told of

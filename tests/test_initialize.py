@@ -1,5 +1,6 @@
 """Weights to begin with: from a workdir, and in the files of other code bases."""
 
+import dataclasses
 import json
 
 import jax
@@ -122,3 +123,28 @@ def test_an_exported_file_of_another_model_is_told(plain, tmp_path):
     save_file(dict(list(weights.items())[:3]), tmp_path / 'part.safetensors')
     with pytest.raises(UserError, match='init_from'):
         begin(make('mini/7', tmp_path / 'part.safetensors'), tmp_path)
+
+
+def test_weights_that_were_trained_otherwise_are_told_of(plain, tmp_path):
+    _, folder = plain
+    config = folder / 'huggingface' / 'config.json'
+    saved = config.read_text()
+    settings = ('mini/7-4at2', folder / 'huggingface', ('^head/', 'tokenizer_'))
+
+    def told(**changes):
+        config.write_text(json.dumps({**json.loads(saved), **changes}))
+        begin(make(*settings, pooling='mean'), tmp_path)
+        return json.loads((tmp_path / 'init_from.json').read_text())['trained_otherwise']
+
+    try:
+        assert told() == {}  # that of the tokenizer, which is new, says nothing of the weights
+        assert told(hidden_act='gelu') == {'model.gelu': ['erf', 'tanh']}
+        with pytest.raises(UserError, match='has 2 heads, the model 4'):
+            told(num_attention_heads=2)
+    finally:
+        config.write_text(saved)
+    experiment = make('mini/7', folder, head='token')
+    pixels = dataclasses.replace(experiment.data, mean=(0.1,))
+    begin(dataclasses.replace(experiment, data=pixels), tmp_path)
+    rows = json.loads((tmp_path / 'init_from.json').read_text())
+    assert rows['trained_otherwise'] == {'dataset.mean': [[0.5], [0.1]]}
