@@ -41,7 +41,7 @@ class Table:
     Attributes:
         title: its number and content.
         rows: in the paper's order.
-        few_shot: whether its accuracies are few-shot ones, which our runs do not measure.
+        few_shot: whether its accuracies are few-shot ones, of models that are only pre-trained.
     """
 
     title: str

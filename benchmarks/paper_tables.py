@@ -3,15 +3,19 @@
     python -m benchmarks.paper_tables [--table 2] [--json FILE] [--workdirs DIR...]
 
 Prints Markdown; `docs/paper_tables.md` is this program's output. The counts come from traces of
-the models (`token_learner.counting`). Accuracies are the paper's; one of ours stands beside them
-where a folder below DIR holds a finished run (results.json) of the same model settings on the same
-dataset, split and resolution, with the number of examples.
+the models (`token_learner.counting`). Accuracies are the paper's; ours stand beside them, with the
+numbers of examples, where a folder below DIR holds a finished run of the same model settings and
+resolution. What it measured is in its results.json and, of its last step, eval.json. Of a
+fine-tuning on the paper's dataset and split these are top-1 and ReaL; of a pre-training on any set,
+which is named, ImageNet 5-shot and, if it is over the paper's nine sets, the mean.
 """
 
 import argparse
 import functools
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -20,18 +24,29 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.paper import TABLES, Row, Table
+from configs.common import FEW_SHOT_SETS
 from token_learner.build import RUNTIME_SETTINGS, build_model, build_vit
 from token_learner.counting import Cost, count
 from token_learner.spec import parse_spec
 
 CLASSES = 1000
 DATASET, SPLIT = 'imagenet2012', 'validation'
-METRIC = f'{DATASET}/{SPLIT}/top1'
-READ = ('model', 'dataset', 'split', 'resolution', 'metrics')
+READ = ('model', 'dataset', 'split', 'resolution', 'steps', 'metrics')
 MARKED = 1.0  # percent
 ACCURACIES = {'top1': 'top-1', 'real': 'ReaL'}
+FEW_SHOT = {'imagenet_5shot': 'ImageNet 5-shot', 'mean_5shot': 'mean 5-shot of nine sets'}
+FEW_SHOT_NAMES = {
+    name: f'fewshot_lsr_rank/{name}/{test}/5shot' for name, (_, test) in FEW_SHOT_SETS.items()
+}
+NAMES = {  # of each accuracy the name that evaluators give it
+    'top1': f'{DATASET}/{SPLIT}/top1',
+    'real': f'{DATASET}_real/{SPLIT}/top1',
+    'imagenet_5shot': FEW_SHOT_NAMES[DATASET],
+    'mean_5shot': 'fewshot_lsr_rank/mean/5shot',
+}
 
 Results = dict[str, Any]
+Measured = dict[str, dict[str, Any]]  # value and n, by name
 
 
 @functools.cache
@@ -58,7 +73,7 @@ def digits(ours: float, printed: str) -> str:
 
 
 def find_results(folders: list[Path]) -> dict[Path, Results]:
-    """The results of all finished runs below some folders.
+    """The results of all finished runs below some folders, see `read_run`.
 
     Raises:
         ValueError: if a folder does not exist or a file cannot be read.
@@ -68,13 +83,36 @@ def find_results(folders: list[Path]) -> dict[Path, Results]:
         if not folder.is_dir():
             raise ValueError(f'{folder} is no folder; name the folder of your runs')
         for file in sorted(folder.rglob('results.json')):
-            try:
-                results = json.loads(file.read_text())
-                model_key(results['model'])
-                found[file.parent] = {key: results[key] for key in READ}
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f'{file} is no results file of ours ({error}); move it') from error
+            found[file.parent] = read_run(file.parent)
     return found
+
+
+def read_run(workdir: Path) -> Results:
+    """A finished run's results, with what was measured of its last step afterwards.
+
+    Raises:
+        ValueError: if results.json or eval.json cannot be read.
+    """
+    with _naming(file := workdir / 'results.json'):
+        results = json.loads(file.read_text())
+        model_key(results['model'])
+        results = {key: results[key] for key in READ}
+    file = workdir / 'eval.json'
+    if file.exists():
+        with _naming(file):
+            evaluated = json.loads(file.read_text())
+            if evaluated['step'] == results['steps']:
+                results['metrics'] = {**results['metrics'], **evaluated['metrics']}
+    return results
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Names the file in whose content something is wrong."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} is no results file of ours ({error}); move it') from error
 
 
 def model_key(settings: dict[str, Any]) -> dict[str, Any]:
@@ -87,18 +125,32 @@ def model_key(settings: dict[str, Any]) -> dict[str, Any]:
     return {**key, 'spec': parse_spec(key['spec'])}
 
 
-def is_run_of(row: Row, results: Results) -> bool:
-    """Whether a run trained the row's model on the row's data, and measured its accuracy."""
+def is_run_of(row: Row, table: Table, results: Results) -> bool:
+    """Whether a run trained the row's model, on its data if they are not those of pre-training."""
     return (
         row.spec is not None
-        and (results['dataset'], results['split']) == (DATASET, SPLIT)
+        and (table.few_shot or (results['dataset'], results['split']) == (DATASET, SPLIT))
         and results['resolution'] == row.resolution
-        and METRIC in results['metrics']
         and model_key(results['model']) == model_key({'spec': row.spec, **row.settings})
     )
 
 
-def describe(row: Row, config: str, runs: dict[Path, Results]) -> dict[str, Any]:
+def accuracies(table: Table, metrics: Measured) -> Measured:
+    """Those of a run's metrics that a table compares, by the keys of `NAMES`."""
+    keys = FEW_SHOT if table.few_shot else ACCURACIES
+    found = {key: metrics[NAMES[key]] for key in keys if NAMES[key] in metrics}
+    if 'mean_5shot' in found and not _is_of_nine_sets(found['mean_5shot'], metrics):
+        del found['mean_5shot']
+    return found
+
+
+def _is_of_nine_sets(mean: dict[str, Any], metrics: Measured) -> bool:
+    """Whether a few-shot mean is over the paper's sets: these and, by its examples, no other."""
+    sets = [metrics[name]['n'] for name in FEW_SHOT_NAMES.values() if name in metrics]
+    return len(sets) == len(FEW_SHOT_NAMES) and mean['n'] == sum(sets)
+
+
+def describe(row: Row, table: Table, runs: dict[Path, Results]) -> dict[str, Any]:
     """A row of the JSON output, with the runs that measured it."""
     ours: dict[str, float | int] = {}
     if row.spec is not None:
@@ -115,16 +167,16 @@ def describe(row: Row, config: str, runs: dict[Path, Results]) -> dict[str, Any]
         'spec': row.spec,
         'settings': row.settings,
         'resolution': row.resolution,
-        'config': config if row.spec else None,
+        'config': table.config if row.spec else None,
         'paper': row.paper,
         'ours': ours,
         'deviation_percent': {key: deviation(ours[key], row.paper[key]) for key in compared},
         'digits': {key: digits(ours[key], row.paper[key]) for key in compared},
         'explanation': row.note,
         'measured': [
-            {'workdir': str(path), 'top1': results['metrics'][METRIC]}
+            {'workdir': str(path), 'dataset': results['dataset'], **found}
             for path, results in runs.items()
-            if is_run_of(row, results)
+            if is_run_of(row, table, results) and (found := accuracies(table, results['metrics']))
         ],
     }
 
@@ -137,7 +189,8 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
     for key, name in (('gflops', 'GFLOPs'), ('params_m', 'parameters, M')):
         head += [f'{name}, paper', 'ours', 'deviation', 'digits'] if key in printed else [name]
     head += [f'{name}, paper' for key, name in ACCURACIES.items() if key in printed]
-    head += ['config'] if table.few_shot else ['top-1 measured here', 'config']
+    here = _measured_columns(table, rows)
+    head += [*(f'{name} measured here' for name in here.values()), 'config']
     lines = [f'## {table.title}\n', _line(head), f'|{"---|" * len(head)}']
     for row in rows:
         note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
@@ -148,7 +201,7 @@ def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
             paper = [row['paper'].get(key, '-'), ours, _percent(change), same]
             cells += paper if key in printed else [ours]
         cells += [row['paper'].get(key, '-') for key in ACCURACIES if key in printed]
-        cells += [] if table.few_shot else [_measured(row)]
+        cells += [_measured(row, key) for key in here]
         cells.append(f'`{row["config"]}`' if row['config'] else '-')
         lines.append(_line(cells))
     return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
@@ -169,9 +222,24 @@ def _percent(change: float | None) -> str:
     return f'**{change:+z.2f} %**' if abs(change) > MARKED else f'{change:+z.3f} %'
 
 
-def _measured(row: dict[str, Any]) -> str:
-    runs = [f'{100 * m["top1"]["value"]:.2f} of {m["top1"]["n"]:,}' for m in row['measured']]
-    return '; '.join(runs) or 'not run'
+def _measured_columns(table: Table, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Names of the accuracies measured here; ReaL if a row has it, printed or measured."""
+    if table.few_shot:
+        return FEW_SHOT
+    known = {key for row in rows for entry in (row['paper'], *row['measured']) for key in entry}
+    return {key: name for key, name in ACCURACIES.items() if key == 'top1' or key in known}
+
+
+def _measured(row: dict[str, Any], key: str) -> str:
+    """An accuracy of each run in percent, few-shot ones with the set of the pre-training."""
+    return '; '.join(_of_run(run, key) for run in row['measured']) or 'not run'
+
+
+def _of_run(run: dict[str, Any], key: str) -> str:
+    if key not in run:
+        return '-'
+    source = f' ({run["dataset"]})' if key in FEW_SHOT else ''
+    return f'{100 * run[key]["value"]:.2f} of {run[key]["n"]:,}{source}'
 
 
 INTRODUCTION = f"""# The paper's tables
@@ -180,7 +248,8 @@ Output of `python -m benchmarks.paper_tables`. GFLOPs are counted as the paper's
 them (`token_learner/counting.py`): half of XLA's FLOPs before optimisation, one image, no class
 token, {CLASSES:,} classes. All TokenLearner rows are v1.0 with sum pooling, which the two decimals
 of Table 4 decide. "digits" says whether our figure, rounded to the printed digits, is the printed
-one; deviations of more than {MARKED:g} % are bold. Accuracies are the paper's, in percent.
+one; deviations of more than {MARKED:g} % are bold. Accuracies are the paper's, in percent; what
+is "measured here" is of the finished runs below `--workdirs`, with the number of examples.
 """
 
 
@@ -198,15 +267,14 @@ def main() -> None:
         parser.error(str(error))
     chosen = {args.table: TABLES[args.table]} if args.table else dict(TABLES)
     tables = {
-        name: [describe(row, table.config, {} if table.few_shot else runs) for row in table.rows]
-        for name, table in chosen.items()
+        name: [describe(row, table, runs) for row in table.rows] for name, table in chosen.items()
     }
     print(INTRODUCTION)
     for name, rows in tables.items():
         print(format_table(TABLES[name], rows))
     used = {m['workdir'] for rows in tables.values() for row in rows for m in row['measured']}
     for path in sorted({*map(str, runs)} - used):
-        print(f'{path} holds a finished run that is none of these rows.')
+        print(f'{path} holds a finished run that is none of these rows, or lacks their figures.')
     if args.json:
         args.json.write_text(json.dumps(tables, indent=2) + '\n')
 

@@ -1,6 +1,7 @@
 """Evaluators on small prepared sets, and few-shot regression against a direct solution."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from configs import digits
 from tests.test_train import on
 from trainers.classification import Classification, top_hits
 from trainers.construct import UserError
-from trainers.evaluators import make_evaluators
+from trainers.evaluate import evaluate
+from trainers.evaluators import Evaluators, make_evaluators
 from trainers.experiment import make_experiment
 from trainers.fewshot import (
     SEEDS,
@@ -107,6 +109,51 @@ def test_classification_of_one_label_and_the_loss(trained):
         metric = metrics[f'imagenet2012/validation/{name}']
         assert metric.n == 40
         assert metric.value == pytest.approx(value, rel=1e-5)
+
+
+@pytest.fixture
+def asked(trained, monkeypatch, tmp_path):
+    """Evaluates by name at a step; eval.json."""
+    experiment, state = trained
+    test = Classification(experiment=experiment, dataset='', split='validation', batch_size=40)
+    real = Classification(
+        experiment=experiment, dataset='imagenet2012_real', split='validation', batch_size=40
+    )
+    evaluators = Evaluators(
+        {'test': test, 'real': real}, {'test': 'always', 'real': 'asked'}, first=test
+    )
+
+    def evaluate_at(name, step):
+        at = dataclasses.replace(state, step=jnp.asarray(step))
+        monkeypatch.setattr('trainers.evaluate.restore_trained', lambda *_: at)
+        result = evaluate(experiment, evaluators, tmp_path, name)
+        assert json.loads((tmp_path / 'eval.json').read_text()) == result
+        return result
+
+    return evaluate_at, tmp_path / 'eval.json'
+
+
+def test_an_evaluation_keeps_what_others_measured_at_its_step(asked):
+    evaluate_at, path = asked
+    real = evaluate_at('real', 5)
+    assert set(real) == {'step', 'metrics'}
+    metrics = real['metrics'] | evaluate_at('test', 5)['metrics']
+    assert len(metrics) > len(real['metrics'])
+    assert evaluate_at('test', 5) == {'step': 5, 'metrics': metrics}
+    own = {'imagenet2012_real/validation/top9': {'value': 0.0, 'n': 1}}  # of other settings
+    path.write_text(json.dumps({'step': 5, 'metrics': metrics | own}))
+    assert evaluate_at('real', 5) == {'step': 5, 'metrics': metrics}
+    assert evaluate_at('real', 6) == {'step': 6, 'metrics': real['metrics']}
+
+
+def test_an_evaluation_file_that_is_damaged_is_begun_anew(asked, caplog):
+    evaluate_at, path = asked
+    expected = evaluate_at('test', 5)
+    for text in ('{', '[]', '{"step": 5, "metrics": 1}'):
+        path.write_text(text)
+        assert evaluate_at('test', 5) == expected
+        assert 'begun anew' in caplog.text
+        caplog.clear()
 
 
 def direct(shots, test, classes, strength):

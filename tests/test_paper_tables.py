@@ -7,8 +7,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.paper import FINETUNE, TABLES
-from benchmarks.paper_tables import MARKED, count_model, describe, digits, find_results
+from benchmarks.paper import TABLES
+from benchmarks.paper_tables import (
+    MARKED,
+    count_model,
+    describe,
+    digits,
+    find_results,
+    format_table,
+)
+from configs.common import FEW_SHOT_SETS
 from token_learner import build_model, parse_spec
 from token_learner.counting import count
 
@@ -79,7 +87,7 @@ def test_counts_are_those_of_the_closed_forms(spec, resolution):
 def test_every_printed_count_is_met_or_explained():
     inexact = set()
     for name, row in ROWS:
-        entry = describe(row, TABLES[name].config, {})
+        entry = describe(row, TABLES[name], {})
         if any(same != 'equal' for same in entry['digits'].values()):
             inexact.add((name, row.spec))
         far = any(abs(d) > MARKED for d in entry['deviation_percent'].values())
@@ -166,9 +174,28 @@ def results(**changes):
         'dataset': 'imagenet2012',
         'split': 'validation',
         'resolution': 384,
+        'steps': 100,
         'metrics': metrics,
         **changes,
     }
+
+
+def write_run(workdir, content, evaluated=None, step=100):
+    workdir.mkdir(parents=True)
+    (workdir / 'results.json').write_text(json.dumps(content))
+    if evaluated is not None:
+        (workdir / 'eval.json').write_text(json.dumps({'step': step, 'metrics': evaluated}))
+
+
+def few_shot(sets=FEW_SHOT_SETS, **mean):
+    """Metrics as the evaluator names them: 0.1 in the first set, 0.2 in the second, and so on."""
+    found = {
+        f'fewshot_lsr_rank/{name}/{splits[1]}/5shot': {'value': i / 10, 'n': 1000 * i}
+        for i, (name, splits) in enumerate(sets.items(), 1)
+    }
+    n = sum(metric['n'] for metric in found.values())
+    mean = {'value': 0.5, 'n': n, **mean}
+    return {**found, 'fewshot_lsr_rank/mean/5shot': mean, 'fewshot_lsr_fixed/mean/5shot': mean}
 
 
 def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
@@ -180,14 +207,14 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
         'mean': results(model={'spec': 'B/16-8at6', 'pooling': 'mean'}),
     }
     for name, content in runs.items():
-        (tmp_path / 'runs' / name).mkdir(parents=True)
-        (tmp_path / 'runs' / name / 'results.json').write_text(json.dumps(content))
+        write_run(tmp_path / 'runs' / name, content)
     found = find_results([tmp_path])
     row = next(row for name, row in ROWS if (name, row.spec) == ('5', 'B/16-8at6'))
-    (measured,) = describe(row, FINETUNE, found)['measured']
-    assert Path(measured['workdir']).name == 'right'
+    (measured,) = describe(row, TABLES['5'], found)['measured']
+    assert Path(measured.pop('workdir')).name == 'right'
+    assert measured == {'dataset': 'imagenet2012', 'top1': {'value': 0.8317, 'n': 50_000}}
     other = next(row for name, row in ROWS if row.spec == 'B/16-8at6-fuser')
-    assert not describe(other, FINETUNE, found)['measured']
+    assert not describe(other, TABLES['5'], found)['measured']
     out = subprocess.run(
         [*PROGRAM, '--table=5', f'--json={tmp_path / "t.json"}', f'--workdirs={tmp_path}'],
         cwd=ROOT,
@@ -195,10 +222,53 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
         text=True,
         check=True,
     ).stdout
-    assert '| 83.2 | 88.1 | 83.17 of 50,000 |' in out
+    assert '| 83.2 | 88.1 | 83.17 of 50,000 | - |' in out
     assert out.count('none of these rows') == 4
     (entry, *_) = json.loads((tmp_path / 't.json').read_text())['5']
     assert {'paper', 'ours', 'deviation_percent', 'explanation'} <= set(entry)
+
+
+def test_real_stands_where_it_is_of_the_last_step(tmp_path):
+    real = {'imagenet2012_real/validation/top1': {'value': 0.8812, 'n': 46_837}}
+    write_run(tmp_path / 'last', results(), real)
+    write_run(tmp_path / 'other', results(), real, step=50)
+    row = next(row for row in TABLES['1'].rows if row.spec == 'B/16-8at6')
+    entry = describe(row, TABLES['1'], find_results([tmp_path]))
+    last, other = entry['measured']
+    assert (last['real'], last['top1']['n']) == (*real.values(), 50_000)
+    assert 'real' not in other
+    text = format_table(TABLES['1'], [entry])
+    assert '| 83.17 of 50,000; 83.17 of 50,000 | 88.12 of 46,837; - |' in text
+    assert 'ReaL measured here' not in format_table(TABLES['1'], [describe(row, TABLES['1'], {})])
+
+
+def test_few_shot_rows_are_of_pre_training_and_their_mean_is_over_nine_sets(tmp_path):
+    seven = dict(list(FEW_SHOT_SETS.items())[:7])
+    model = {'spec': 'B/16-8at6', 'head_bias': -10.0, 'dropout': 0.1, 'scan': True}
+    content = results(model=model, dataset='imagenet21k', split='full', resolution=224, metrics={})
+    runs = {
+        'all': few_shot(),
+        'more': few_shot(n=99_000),  # a tenth set is in the mean
+        'seven': few_shot(seven),
+        'without': few_shot({'dtd': ('train', 'test')}),
+        'none': None,
+    }
+    for name, evaluated in runs.items():
+        write_run(tmp_path / name, content, evaluated)
+    write_run(tmp_path / 'large', {**content, 'resolution': 384}, few_shot())
+    row = next(row for row in TABLES['fig6'].rows if row.spec == 'B/16-8at6')
+    entry = describe(row, TABLES['fig6'], find_results([tmp_path]))
+    measured = {Path(run.pop('workdir')).name: run for run in entry['measured']}
+    imagenet = {'dataset': 'imagenet21k', 'imagenet_5shot': {'value': 0.7, 'n': 7000}}
+    assert measured == {
+        'all': {**imagenet, 'mean_5shot': {'value': 0.5, 'n': 45_000}},
+        'more': imagenet,
+        'seven': imagenet,
+    }
+    text = format_table(TABLES['fig6'], [entry])
+    assert '| ImageNet 5-shot measured here | mean 5-shot of nine sets measured here |' in text
+    one = '70.00 of 7,000 (imagenet21k)'
+    assert f'| {one}; {one}; {one} | 50.00 of 45,000 (imagenet21k); -; - |' in text
 
 
 def test_a_folder_or_file_that_is_no_run_is_refused(tmp_path):
@@ -206,7 +276,12 @@ def test_a_folder_or_file_that_is_no_run_is_refused(tmp_path):
         find_results([tmp_path / 'none'])
     for text in ('{', '{}', json.dumps(results(model={'spec': 'B16'}))):
         (tmp_path / 'results.json').write_text(text)
-        with pytest.raises(ValueError, match='is no results file of ours'):
+        with pytest.raises(ValueError, match=r'results\.json is no results file of ours'):
+            find_results([tmp_path])
+    (tmp_path / 'results.json').write_text(json.dumps(results()))
+    for text in ('{', '{}', '{"step": 100, "metrics": 1}'):
+        (tmp_path / 'eval.json').write_text(text)
+        with pytest.raises(ValueError, match=r'eval\.json is no results file of ours'):
             find_results([tmp_path])
 
 

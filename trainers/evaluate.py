@@ -1,5 +1,6 @@
 """Evaluation on its own, of the newest checkpoint of a workdir."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Runs one evaluator, or all of them, and writes eval.json.
 
+    What other evaluators measured at the same step stays in it; of another step it is begun anew.
+
     Returns:
-        The step, and for each metric its value and the number of examples.
+        What eval.json holds: the step, and for each metric its value and the number of examples.
 
     Raises:
         UserError: if there is no checkpoint.
@@ -32,6 +35,22 @@ def evaluate(
         metrics |= {key: metric._asdict() for key, metric in evaluator(state).items()}
     for key, metric in metrics.items():
         log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
-    result = {'step': int(state.step), 'metrics': metrics}
-    write_json(workdir / 'eval.json', result)
+    step, path = int(state.step), workdir / 'eval.json'
+    kept = _of_others(path, step, tuple(f'{e.prefix}/' for e in chosen))
+    result = {'step': step, 'metrics': kept | metrics}
+    write_json(path, result)
     return result
+
+
+def _of_others(path: Path, step: int, prefixes: tuple[str, ...]) -> dict[str, Any]:
+    """The metrics of a file that are of a step, and whose names begin otherwise."""
+    if not path.exists():
+        return {}
+    try:
+        old = json.loads(path.read_text())
+        if old['step'] != step:
+            return {}
+        return {k: metric for k, metric in old['metrics'].items() if not k.startswith(prefixes)}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.warning('%s could not be read (%s) and is begun anew', path, error)
+        return {}
