@@ -91,7 +91,8 @@ def record_run(workdir: Path, config: Mapping[str, Any]) -> None:
     Results of an earlier, shorter run are taken away.
     """
     if is_first():
-        (workdir / 'results.json').unlink(missing_ok=True)
+        for name in ('results.json', 'eval.json'):
+            (workdir / name).unlink(missing_ok=True)
     write_json(workdir / 'config.json', config)
     write_json(
         workdir / 'environment.json',
