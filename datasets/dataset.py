@@ -99,7 +99,11 @@ class Dataset:
         Raises:
             ValueError: if there is none of that name.
         """
-        if name not in self.splits:
+        try:
+            return self.splits[name]
+        except KeyError:
             known = ', '.join(self.splits)
-            raise ValueError(f'dataset {self.name} has no split {name!r}; use one of {known}')
-        return self.splits[name]
+            message = f'dataset {self.name} has no split {name!r}; use one of {known}'
+        except ValueError as error:
+            message = f'dataset {self.name}: {error}'
+        raise ValueError(message)

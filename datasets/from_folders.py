@@ -1,20 +1,25 @@
 """Prepares images that lie in folders, or in tar files, one a class: ImageNet-21k, or your own.
 
     python -m datasets.from_folders imagenet21k --images=DIR --out=ROOT
-    python -m datasets.from_folders jft --images=DIR --labels=FILE --out=ROOT
+    python -m datasets.from_folders jft --images=DIR --labels train=FILE test=FILE --out=ROOT
 
 The first takes the class from the folder or tar file (DIR/n01440764/*.JPEG, DIR/n01440764.tar); the
-second from a file of JSON lines, {"image": "path below DIR", "labels": ["dog", "grass"]}, with as
-many labels as an image has. The files' bytes go in as they are, in ArrayRecord as TFDS writes it,
-with `vocabulary.txt`; a file that is no image is told of when it is read.
+second from files of JSON lines, {"image": "path below DIR", "labels": ["dog", "grass"]}, with as
+many labels as an image has. Splits are SPLIT=DIR or SPLIT=FILE; one without a name is `full` of
+imagenet21k, else `train`. All splits have the classes of any.
+
+The files' bytes go in as they are, in ArrayRecord as TFDS writes it, with `vocabulary.txt`; a file
+that is no image is told of when it is read. Of folders and tar files, names that begin with '.' and
+__MACOSX are left out.
 """
 
 import argparse
 import json
+import os
+import re
 import sys
 import tarfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,40 +34,76 @@ def main(argv: list[str] | None = None) -> int:
     """Prepares a set; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('name', help='of the set: imagenet21k, jft')
-    parser.add_argument('--images', type=Path, required=True, help='folder of the images')
-    parser.add_argument('--labels', type=Path, help='JSON lines of image and labels')
-    parser.add_argument('--split', default=None, help='default: full of imagenet21k, else train')
+    several = {'nargs': '+', 'action': 'extend'}
+    parser.add_argument(
+        '--images', required=True, **several, help='[SPLIT=]DIR of the classes; with --labels DIR'
+    )
+    parser.add_argument('--labels', **several, help='[SPLIT=]FILE: JSON lines of image and labels')
     parser.add_argument('--out', type=Path, required=True, help='folder of prepared sets')
     args = parser.parse_args(argv)
-    split = args.split or ('full' if args.name == 'imagenet21k' else 'train')
+    split = 'full' if args.name == 'imagenet21k' else 'train'
     try:
-        print(prepare(args.name, args.images, args.out, split, args.labels))
+        if args.labels is None:
+            folder = prepare_classes(args.name, by_split(args.images, split), args.out)
+        elif len(args.images) == 1:
+            labels = by_split(args.labels, split)
+            folder = prepare_labelled(args.name, Path(args.images[0]), labels, args.out)
+        else:
+            raise ValueError('--labels has paths below one folder; use --images=DIR')
     except (OSError, ValueError, tarfile.TarError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    print(folder)
     return 0
 
 
-def prepare(name: str, images: Path, out: Path, split: str, labels: Path | None = None) -> Path:
-    """Writes a set; its folder.
+def by_split(given: Sequence[str], default: str) -> dict[str, Path]:
+    """Paths by split, from SPLIT=PATH or PATH.
+
+    Raises:
+        ValueError: if a split has two.
+    """
+    found: dict[str, Path] = {}
+    for value in given:
+        split, equals, path = value.partition('=')
+        if not equals or not re.fullmatch(r'\w+', split):  # ./a=b is a path
+            split, path = default, value
+        if split in found:
+            raise ValueError(f'{value} is a second path of split {split!r}; use SPLIT=PATH')
+        found[split] = Path(path)
+    return found
+
+
+def prepare_classes(name: str, images: Mapping[str, Path], out: Path) -> Path:
+    """Writes a set of images with one label each, by split a folder of classes; its folder.
+
+    Raises:
+        ValueError: if there are no images, or they cannot be a class's.
+    """
+    classes = {split: _classes(folder) for split, folder in images.items()}
+    names = sorted(set().union(*classes.values()))
+    splits = {split: _of_classes(found) for split, found in classes.items()}
+    return _write(name, out, names, image_features(names), splits)
+
+
+def prepare_labelled(name: str, images: Path, labels: Mapping[str, Path], out: Path) -> Path:
+    """Writes a set of images with any number of labels, by split a file of them; its folder.
 
     Raises:
         ValueError: if there are no images, or the labels do not fit them.
     """
-    if not images.is_dir():
-        raise ValueError(f'{images} is no folder; name the folder of the images')
-    if labels is None:
-        classes = sorted(p for p in images.iterdir() if p.is_dir() or p.suffix == '.tar')
-        names = [path.stem if path.suffix == '.tar' else path.name for path in classes]
-        if twice := [name for name, times in Counter(names).items() if times > 1]:
-            raise ValueError(f'{images} has two classes {twice[0]!r}; keep the folder or the .tar')
-        features, items = image_features(names), _of_classes(classes, names)
-    else:
-        names = _vocabulary(labels, images)
-        features, items = labels_features(names), _of_rows(labels, images)
+    _check_folder(images)
+    names = sorted(set().union(*(_vocabulary(file, images) for file in labels.values())))
     if not names:
-        raise ValueError(f'{images} holds neither folders nor .tar files; put one a class there')
-    folder = write_set(out, name, VERSION, features, {split: items})
+        raise ValueError(f'{", ".join(map(str, labels.values()))} has no label; give some')
+    splits = {split: _of_rows(file, images) for split, file in labels.items()}
+    return _write(name, out, names, labels_features(names), splits)
+
+
+def _write(
+    name: str, out: Path, names: Sequence[str], features: Any, splits: Mapping[str, Iterator[Item]]
+) -> Path:
+    folder = write_set(out, name, VERSION, features, splits)
     (folder / 'vocabulary.txt').write_text('\n'.join(names) + '\n')
     return folder
 
@@ -93,26 +134,89 @@ def labels_features(names: Sequence[str]) -> Any:
     )
 
 
-def _of_classes(classes: Sequence[Path], names: Sequence[str]) -> Iterator[Item]:
-    for path, name in zip(classes, names, strict=True):
-        for file, data in _files(path):
+def _classes(images: Path) -> dict[str, Path]:
+    """The folder or tar file of each class, once every folder was looked at."""
+    _check_folder(images)
+    classes: dict[str, Path] = {}
+    for path in sorted(images.iterdir()):
+        if _left_out(path.name) or not (path.is_dir() or path.suffix == '.tar'):
+            continue
+        name = path.name if path.is_dir() else path.stem
+        if name in classes:
+            raise ValueError(f'{images} has two classes {name!r}; keep the folder or the .tar')
+        _check_name(name, str(images))
+        if path.is_dir():
+            _listed(path)
+        classes[name] = path
+    if not classes:
+        raise ValueError(f'{images} holds neither folders nor .tar files; put one a class there')
+    return classes
+
+
+def _check_folder(images: Path) -> None:
+    if not images.is_dir():
+        raise ValueError(f'{images} is no folder; name the folder of the images')
+
+
+def _check_name(name: str, where: str) -> None:
+    """Raises ValueError if TFDS or a vocabulary would read another name."""
+    if name.splitlines() != [name] or name.strip() != name:
+        raise ValueError(f'{where} has the label {name!r}; use one line without spaces around it')
+
+
+def _left_out(name: str) -> bool:
+    """Whether this is of a system's own, not of the set."""
+    return name.startswith('.') or name == '__MACOSX'
+
+
+def _of_classes(classes: Mapping[str, Path]) -> Iterator[Item]:
+    for name, path in classes.items():
+        for file, data in files_of(path):
             key = f'{name}/{file}'
             yield key, {'image': BytesIO(data), 'label': name, 'file_name': key}
 
 
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the files of a folder or of a tar file."""
-    if path.is_dir():
-        for file in sorted(path.iterdir()):
-            yield file.name, file.read_bytes()
+def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the files of a class.
+
+    Raises:
+        ValueError: if there are none, a folder holds another, or a tar file has a name twice.
+    """
+    if not path.is_dir():
+        yield from _in_tar(path)
         return
+    for name in _listed(path):
+        yield name, (path / name).read_bytes()
+
+
+def _listed(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        found = sorted((x.name, x.is_dir()) for x in entries if not _left_out(x.name))
+    if inner := [name for name, is_folder in found if is_folder]:
+        raise ValueError(
+            f'{folder} holds the folder {inner[0]!r}; move its images up into the class'
+        )
+    if not found:
+        raise ValueError(f'{folder} holds no images; put some there, or take it away')
+    return [name for name, _ in found]
+
+
+def _in_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    seen: set[str] = set()
     with tarfile.open(path) as archive:
         for member in archive:
-            if (file := archive.extractfile(member)) is not None:
-                yield member.name.removeprefix('./').removeprefix(f'{path.stem}/'), file.read()
+            name = member.name.removeprefix('./').removeprefix(f'{path.stem}/')
+            if any(map(_left_out, name.split('/'))) or not (file := archive.extractfile(member)):
+                continue
+            if name in seen:
+                raise ValueError(f'{path} holds {name} twice; pack it again')
+            seen.add(name)
+            yield name, file.read()
+    if not seen:
+        raise ValueError(f'{path} holds no images; put some there, or take it away')
 
 
-def _vocabulary(labels: Path, images: Path) -> list[str]:
+def _vocabulary(labels: Path, images: Path) -> set[str]:
     """The names of the classes, once every line was looked at."""
     names: set[str] = set()
     seen: set[int] = set()  # hashes, as there may be very many images
@@ -122,11 +226,12 @@ def _vocabulary(labels: Path, images: Path) -> list[str]:
         if not (images / image).is_file():
             raise ValueError(f'{where} names {image}, which is not in {images}')
         for label in found:
-            if label.splitlines() != [label]:
-                raise ValueError(f'{where} has the label {label!r}, which is no line')
+            _check_name(label, where)
         seen.add(hash(image))
         names.update(found)
-    return sorted(names)
+    if not seen:
+        raise ValueError(f'{labels} has no line; name an image a line')
+    return names
 
 
 def _rows(labels: Path) -> Iterator[tuple[str, str, list[str]]]:

@@ -48,7 +48,7 @@ class Picture:
             image: pixels [h, w, channels] uint8, or the bytes of a file.
 
         Raises:
-            Unreadable: if this is no image, or a grey one of more than 8 bits, or too large.
+            Unreadable: if this is no image, or one of more than 8 bits a channel, or too large.
         """
         self._image = image
         self._open: Image.Image | None = None
@@ -164,6 +164,7 @@ def _open(data: bytes) -> Image.Image:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise Unreadable(f'this is no file of {", ".join(_FORMATS)}') from error
     image.info.pop('transparency', None)  # of which Pillow warns where it drops it
-    if image.mode.startswith(('I', 'F')):
-        raise Unreadable(f'{image.format} file of mode {image.mode}, not of 8 bits a channel')
+    header = data.find(b'IHDR')
+    if image.format == 'PNG' and data[header + 12 : header + 13] == b'\x10':
+        raise Unreadable('PNG file of 16 bits a channel, not of 8')  # Pillow would drop half
     return image

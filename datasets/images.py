@@ -70,11 +70,9 @@ def load_images(name: str, data_dir: str) -> Dataset:
     known, root = IMAGE_SETS[name], data_root(data_dir)
     folder = find_version(root / name)
     if folder is None:
-        return _described(name, known, _missing(name, known, root))
-    try:
-        splits = TfdsSplits(folder, name, image='image', label=known.label)
-    except OSError as error:
-        return _described(name, known, str(error))
+        return _described(name, known, root)
+    several = known.max_labels is not None
+    splits = TfdsSplits(folder, name, image='image', label=known.label, several=several)
     return Dataset(name, splits.names, 3, Parts(splits), known.max_labels)
 
 
@@ -84,7 +82,8 @@ def data_root(data_dir: str) -> Path:
     return Path(data_dir or default).expanduser()
 
 
-def _described(name: str, known: ImageSet, reason: str) -> Dataset:
+def _described(name: str, known: ImageSet, root: Path) -> Dataset:
+    reason = _missing(name, known, root)
     splits = {split: UnreadSource(size, reason) for split, size in known.sizes.items()}
     return Dataset(name, _names(name, known), 3, Parts(splits), known.max_labels)
 

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from datasets.dataset import Source, Unreadable
+from datasets.dataset import Source, Unreadable, UnreadSource
+
+# What a record of another kind may raise where TFDS reads it.
+_FOREIGN = (DecodeError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 # What TFDS's image sets call the name of an example's file.
 _NAMES = ('file_name', 'id', 'filename', 'image/file_name', 'image/filename')
@@ -27,9 +32,16 @@ class Labels:
         names: of the classes.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], numbered: Sequence[str] = ()) -> None:
+        """Knows classes.
+
+        Args:
+            names: of the classes.
+            numbered: what the data's own numbers stand for; without it, for these classes.
+        """
         self.names = tuple(names)
         self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._numbered = tuple(numbered or names)
 
     def __call__(self, label: bytes | str | int) -> int:
         """The number of a class.
@@ -39,12 +51,15 @@ class Labels:
         """
         if isinstance(label, bytes | str):
             name = text(label)
-            if name not in self._numbers:
-                raise Unreadable(f'the label {name!r} is not in the vocabulary')
-            return self._numbers[name]
-        if not 0 <= label < len(self.names):
-            raise Unreadable(f'the label {label} is none of the {len(self.names)} classes')
-        return int(label)
+        elif not isinstance(label, int | np.integer):
+            raise Unreadable(f'the label {label} is neither name nor number of a class')
+        elif not 0 <= label < len(self._numbered):
+            raise Unreadable(f'the label {label} is none of the {len(self._numbered)} classes')
+        else:
+            name = self._numbered[label]
+        if name not in self._numbers:
+            raise Unreadable(f'the label {name!r} is not in the vocabulary')
+        return self._numbers[name]
 
 
 class EncodedSource:
@@ -69,7 +84,7 @@ class EncodedSource:
             image: name of the feature with the file's bytes.
             label: name of the feature with the label or labels.
             id_name: name of the feature with the id, or None.
-            several: whether an example has any number of labels.
+            several: whether an example is to have any number of labels; one is a list of one.
             labels: the classes.
         """
         self._examples, self._name, self._labels = examples, name, labels
@@ -80,24 +95,34 @@ class EncodedSource:
 
     def __getitem__(self, index: int) -> Example:
         example = self._examples[index]
-        made = {
-            'id': text(example[self._id]) if self._id else f'{self._name}[{index}]',
-            'image': example[self._image],
-        }
+        image, found = example[self._image], example[self._label]
+        if not isinstance(image, bytes):
+            raise Unreadable(f'its {self._image!r} is not the bytes of an image file')
+        name = example[self._id] if self._id else None
+        place = f'{self._name}[{index}]'
+        made = {'id': place if name is None else text(name), 'image': image}
         if not self._several:
-            return made | {'label': self._labels(example[self._label])}
-        return made | {'labels': [self._labels(label) for label in example[self._label]]}
+            return made | {'label': self._labels(found)}
+        found = found if isinstance(found, list | np.ndarray) else [found]
+        return made | {'labels': [self._labels(label) for label in found]}
 
 
 class TfdsSplits(Mapping[str, Source]):
-    """The splits of a set that TFDS prepared.
+    """The splits of a set that TFDS prepared; of one without random access, their sizes.
 
     Attributes:
-        names: of the classes, where TFDS knows them.
+        names: of the classes.
     """
 
     def __init__(
-        self, folder: Path, name: str, *, image: str, label: str, vocabulary: Sequence[str] = ()
+        self,
+        folder: Path,
+        name: str,
+        *,
+        image: str,
+        label: str,
+        several: bool,
+        vocabulary: Sequence[str] = (),
     ) -> None:
         """Opens a folder that holds dataset_info.json and features.json.
 
@@ -106,26 +131,18 @@ class TfdsSplits(Mapping[str, Source]):
             name: of the set.
             image: name of the feature with the encoded image.
             label: name of the feature with the label or labels.
-            vocabulary: names of the classes, instead of TFDS's.
+            several: whether an example is to have any number of labels.
+            vocabulary: names of the classes, in their order, instead of TFDS's; by its names, where
+                it has some, TFDS's numbers are looked up.
 
         Raises:
-            OSError: if it has no random access.
             ValueError: if it has no such features, or no names of the classes.
         """
         self._builder, self._name, self._image = tfds.builder_from_directory(folder), name, image
-        info = self._builder.info
-        if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise OSError(
-                f'{folder} holds {info.file_format.value} files, which have no random access; '
-                'prepare it again with --file_format=array_record'
-            )
-        for key in (image, label):
-            if key not in info.features:
-                known = ', '.join(info.features)
-                raise ValueError(f'{folder} has no feature {key!r}; it has {known}')
-        feature = info.features[label]
-        several = isinstance(feature, tfds.features.Sequence)
-        self.names = tuple(vocabulary or getattr(feature, 'feature', feature).names or ())
+        self._folder, info = folder, self._builder.info
+        _check_features(folder, info.features, image, label, several)
+        own, named = _own_names(info.features[label]), (folder / f'{label}.labels.txt').is_file()
+        self.names = tuple(vocabulary) or own
         if not self.names:
             raise ValueError(f'{folder} does not name its classes; give config.dataset.vocabulary')
         self._open = partial(
@@ -134,14 +151,21 @@ class TfdsSplits(Mapping[str, Source]):
             label=label,
             id_name=next((key for key in _NAMES if key in info.features), None),
             several=several,
-            labels=Labels(self.names),
+            labels=Labels(self.names, own if named else ()),
         )
 
     def __getitem__(self, split: str) -> Source:
         if split not in self:
             raise KeyError(split)
-        decoders = {self._image: tfds.decode.SkipDecoding()}
-        examples = self._builder.as_data_source(split, decoders=decoders)
+        info, raw = self._builder.info, tfds.decode.DeserializeMethod.RAW_BYTES
+        if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            return UnreadSource(
+                info.splits[split].num_examples,
+                f'{self._folder} holds {info.file_format.value} files, which have no random '
+                'access; prepare it again with --file_format=array_record',
+            )
+        records = self._builder.as_data_source(split, deserialize_method=raw)
+        examples = TfdsExamples(Records(records), info.features, self._image)
         return self._open(examples, f'{self._name}/{split}')
 
     def __contains__(self, split: object) -> bool:
@@ -152,6 +176,66 @@ class TfdsSplits(Mapping[str, Source]):
 
     def __len__(self) -> int:
         return len(self._builder.info.splits)
+
+
+def _check_features(
+    folder: Path, features: Mapping[str, Any], image: str, label: str, several: bool
+) -> None:
+    """Raises ValueError if these are not the bytes of an image file and labels."""
+    for key in (image, label):
+        if key not in features:
+            raise ValueError(f'{folder} has no feature {key!r}; it has {", ".join(features)}')
+    stored = features[image].get_serialized_info()
+    if getattr(stored, 'shape', None) != () or stored.np_dtype != np.object_:
+        raise ValueError(f'{folder} has no image files in {image!r}; name another feature')
+    shape, kind = features[label].shape, features[label].np_dtype
+    if not isinstance(shape, tuple) or len(shape) > 1 or np.dtype(kind).kind not in 'iuO':
+        raise ValueError(f'{folder} has no labels in {label!r}; name another feature')
+    if shape and not several:
+        raise ValueError(f'{folder} has lists of labels in {label!r}, where each is to have one')
+
+
+def _own_names(feature: Any) -> tuple[str, ...]:
+    """Names, or else numbers, of the classes of a feature; none where it does not count them."""
+    kind = getattr(feature, 'feature', feature)
+    counted = isinstance(kind, tfds.features.ClassLabel) and kind.num_classes
+    return tuple(kind.names) if counted else ()
+
+
+class Records:
+    """Records of ArrayRecord files, as bytes."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> bytes:
+        try:
+            return self._records[index]
+        except RuntimeError as error:  # the reader's own, of any kind
+            kind = Unreadable if 'Corrupted' in str(error) else OSError
+            raise kind(f'its record cannot be read: {error}') from error
+
+
+class TfdsExamples:
+    """Records as TFDS's features have them, but for the image, which stays a file."""
+
+    def __init__(self, records: Records, features: Any, image: str) -> None:
+        self._records, self._features = records, features
+        self._decoders = {image: tfds.decode.SkipDecoding()}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[index]
+        try:
+            return self._features.deserialize_example_np(record, decoders=self._decoders)
+        except _FOREIGN as error:
+            kind = type(error).__name__
+            raise Unreadable(f'its record is no example of this set ({kind})') from error
 
 
 class RecordExamples:
@@ -166,15 +250,27 @@ class RecordExamples:
             paths: in the order of the examples.
             single: features that have one value.
             several: features that have any number of values.
+
+        Raises:
+            OSError: if they are no ArrayRecord files.
         """
-        self._records = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+        try:
+            records = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+        except RuntimeError as error:
+            places = f'{paths[0]} or another file of its split'
+            raise OSError(f'{places} cannot be opened: {error}') from error
+        self._records = Records(records)
         self._single, self._needed = tuple(single), (*single, *several)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+        record = self._records[index]
+        try:
+            features = tf_example_pb2.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise Unreadable('its record is no tf.train.Example') from error
         found = {
             key: list(getattr(value, str(value.WhichOneof('kind') or 'int64_list')).value)
             for key, value in features.items()
@@ -197,9 +293,9 @@ def find_version(folder: Path) -> Path | None:
     return max(found, key=lambda path: _version(path.name), default=None)
 
 
-def text(value: bytes | str) -> str:
-    """Text of what TFDS gives as bytes, which need not be UTF-8."""
-    return value.decode(errors='backslashreplace') if isinstance(value, bytes) else value
+def text(value: bytes | str | int) -> str:
+    """Text of what TFDS gives as bytes, which need not be UTF-8, or as a number."""
+    return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
 
 
 def _version(name: str) -> tuple[int, ...]:

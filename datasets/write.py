@@ -31,20 +31,28 @@ def write_set(
         The folder, root/name/version.
 
     Raises:
-        ValueError: if the folder is there already.
+        ValueError: if the folder is there already, or two examples of a split have the same key.
     """
     from tensorflow_datasets.core.dataset_builders import adhoc_builder
+    from tensorflow_datasets.core.shuffle import DuplicatedKeysError
 
     folder = root / name / version
     if folder.exists():
         raise ValueError(f'{folder} is there already; take it away, or write to another folder')
-    logging.getLogger('absl').setLevel(logging.ERROR)
-    adhoc_builder.store_as_tfds_dataset(
-        name,
-        version,
-        data_dir=root,
-        features=features,
-        split_datasets=dict(splits),
-        file_format='array_record',
-    )
+    logging.getLogger('absl').setLevel(logging.CRITICAL)  # its errors would show whole examples
+    try:
+        adhoc_builder.store_as_tfds_dataset(
+            name,
+            version,
+            data_dir=root,
+            features=features,
+            split_datasets=dict(splits),
+            file_format='array_record',
+        )
+    except AssertionError as error:
+        if not isinstance(error.__context__, DuplicatedKeysError):
+            raise
+        raise ValueError(
+            f'{name}: two examples of a split have the same key; give each its own'
+        ) from error
     return folder

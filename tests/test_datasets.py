@@ -68,9 +68,11 @@ def test_any_number_of_processes_sees_the_same_global_batches():
 
 
 def test_random_geometry_is_the_same_for_any_number_of_processes():
-    def noise(image, seed):
-        return image + np.random.default_rng(seed).integers(0, 255, image.shape, np.uint8)
+    class Noise(Resize):
+        def __call__(self, image, seed):
+            return image + np.random.default_rng(seed).integers(0, 255, image.shape, np.uint8)
 
+    noise = Noise(28)
     images = []
     for p, count in [(0, 1), (0, 2), (1, 2)]:
         reading = Reading(share=p, shares=count)

@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -32,7 +33,7 @@ def encode(image, kind, **options):
 
 JPEG = encode(PHOTO, 'JPEG', quality=90)
 PALETTE = PHOTO.quantize(16)
-DEEP = (np.asarray(PHOTO.convert('L')).astype(np.uint16) << 8) + 77
+DEEP = (PIXELS.astype(np.uint16) << 8) + 77
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,12 @@ def test_every_format_becomes_rgb_as_in_pillow(data):
     assert np.abs(found - expected).max() <= 1
 
 
+def deep_png(pixels):
+    whole, data = cv2.imencode('.png', pixels)
+    assert whole
+    return data.tobytes()
+
+
 def changed(data, place):
     return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
 
@@ -91,7 +98,8 @@ def changed(data, place):
         (encode(PHOTO.convert('CMYK'), 'JPEG')[:20000], 'damaged JPEG file: image file is trunc'),
         (encode(PHOTO, 'PNG')[:20000], 'damaged PNG file: '),
         (changed(encode(PHOTO, 'PNG'), 20000), 'damaged PNG file: '),
-        (encode(Image.fromarray(DEEP), 'PNG'), 'PNG file of mode I;16, not of 8 bits'),
+        (deep_png(DEEP), 'PNG file of 16 bits a channel, not of 8'),
+        (deep_png(DEEP[..., 0]), 'PNG file of 16 bits a channel, not of 8'),
         (b'garbage' * 100, 'this is no file of BMP, GIF, JPEG, PNG, WEBP'),
         (b'', 'this is no file of BMP, GIF, JPEG, PNG, WEBP'),
         (b'\xff\xd8', 'damaged JPEG file: '),
@@ -104,6 +112,7 @@ def changed(data, place):
         'png',
         'changed-png',
         'deep',
+        'deep-grey',
         'garbage',
         'empty',
         'start',

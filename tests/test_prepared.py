@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import grain
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -17,6 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from configs import digits
 from datasets import from_folders, load_dataset, make_fake
+from datasets.dataset import Unreadable
 from datasets.geometry import Resize
 from datasets.images import IMAGE_SETS
 from datasets.pipeline import Reading, eval_batches, train_batches
@@ -27,7 +29,7 @@ from trainers.state import create_state
 
 ROOT = Path(__file__).parents[1]
 NOW = Reading(threads=0, prefetch=0)
-LENIENT = Reading(threads=0, prefetch=0, max_unreadable=0.01)
+LENIENT = Reading(threads=0, prefetch=0, max_unreadable=0.02)
 
 
 def examples(dataset, split):
@@ -64,8 +66,11 @@ def test_parts_of_a_split(fakes):
         ('test', "no split 'test'; use one of train, validation"),
         ('test[:5]', r"no split 'test\[:5\]'; use one of train, validation"),
         ('train[5', r"no split 'train\[5'; use one of train, validation"),
-        ('train[:2000000]', r"split 'train\[:2000000\]' is no part of .* examples"),
-        ('train[7:7]', r"split 'train\[7:7\]' is no part of .* examples"),
+        (
+            'train[:2000000]',
+            r"^dataset imagenet2012: split 'train\[:2000000\]' is no part of .* ex",
+        ),
+        ('train[7:7]', r"^dataset imagenet2012: split 'train\[7:7\]' is no part of .* examples"),
     ],
 )
 @pytest.mark.parametrize('there', [True, False])
@@ -105,13 +110,35 @@ def test_the_newest_version_is_read(fakes, tmp_path):
     assert len(load_dataset('dtd', str(tmp_path)).split('train')) == 160
 
 
-def test_files_without_random_access_are_refused(fakes, tmp_path):
-    shutil.copytree(fakes / 'dtd', tmp_path / 'dtd')
-    (path,) = tmp_path.glob('dtd/*/dataset_info.json')
+@pytest.mark.parametrize(('name', 'classes'), [('dtd', 47), ('jft', 18_291)])
+def test_files_without_random_access_can_be_planned_with_and_not_read(
+    fakes, tmp_path, name, classes
+):
+    shutil.copytree(fakes / name, tmp_path / name)
+    (path,) = tmp_path.glob('*/*/dataset_info.json')
     path.write_text(path.read_text().replace('"array_record"', '"tfrecord"'))
+    dataset = load_dataset(name, str(tmp_path))
+    assert len(dataset.label_names) == classes
+    assert (len(dataset.split('train')), len(dataset.split('test[:5]'))) == (160, 5)
     hint = 'holds tfrecord files, which have no random access; .* --file_format=array_record'
     with pytest.raises(OSError, match=hint):
-        load_dataset('dtd', str(tmp_path))
+        dataset.split('train')[0]
+
+
+def test_records_that_are_no_examples_of_a_set_are_told_of(fakes, tmp_path):
+    shutil.copytree(fakes / 'dtd', tmp_path / 'dtd')
+    (path,) = tmp_path.glob('dtd/*/dtd-test.array_record*')
+    records = grain.sources.ArrayRecordDataSource([str(path)])
+    whole = [records[i] for i in range(len(records))]
+    write(path, [whole[0], b'\xff' * 99, record([b'x'], [1]), b'', *whole[4:]])
+    dataset = load_dataset('dtd', str(tmp_path))
+    batch = next(eval_batches(dataset, 'test', Resize(8), batch_size=6, reading=LENIENT))
+    assert batch['unreadable'].tolist() == [0, 1, 1, 1, 0, 0]
+    assert batch['error'][1:4].tolist() == [
+        'its record is no example of this set (DecodeError)',
+        'the label None is neither name nor number of a class',
+        "its 'image' is not the bytes of an image file",
+    ]
 
 
 def test_reading_loads_no_tensorflow(fakes):
@@ -144,11 +171,11 @@ def test_a_fake_is_not_written_over(fakes, tmp_path, capsys):
 def record(images, labels=()):
     """A tf.train.Example; without `labels` where these are None."""
     example = tf_example_pb2.Example()
-    example.features.feature['image'].bytes_list.value.extend(images)
-    if labels is not None:
-        feature = example.features.feature['labels']
-        numbers = all(isinstance(label, int) for label in labels)
-        (feature.int64_list if numbers else feature.bytes_list).value.extend(labels)
+    for name, values in {'image': images, 'labels': labels}.items():
+        if values is not None:
+            feature = example.features.feature[name]
+            lists = {int: feature.int64_list, float: feature.float_list, bytes: feature.bytes_list}
+            lists[type([*values, 0][0])].value.extend(values)
     return example.SerializeToString()
 
 
@@ -173,6 +200,56 @@ def plain(fakes, tmp_path):
     test = [record([x['image']], x['labels']) for x in examples(dataset, 'test')]
     write(tmp_path / 'test.array_record', test)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({0: None}, 'lacks train-00000-of-00002.array_record; bring all shards of the split'),
+        ({1: None}, 'lacks train-00001-of-00002.array_record; '),
+        (
+            {0: '00002-of-00005', 1: None},
+            'lacks train-00000-of-00005.array_record and 3 more shards; ',
+        ),
+        ({0: '00000-of-00003'}, 'train-00001-of-00002.array_record are not of one row of shards'),
+        ({0: '00002-of-00002'}, 'train-00002-of-00002.array_record are not of one row of shards'),
+        ({0: '1-of-00002'}, 'train-1-of-00002.array_record are not of one row of shards'),
+        ({0: 'more'}, 'train-more.array_record are not of one row of shards; keep one row'),
+        ({0: '00000-of-00002.old'}, 'train-00000-of-00002.old.array_record is no file SPLIT'),
+    ],
+)
+def test_shards_that_are_missing_or_of_two_rows_are_refused(plain, change, message):
+    for number, place in change.items():
+        path = plain / f'train-0000{number}-of-00002.array_record'
+        path.rename(plain / (f'train-{place}.array_record' if place else 'away'))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_dataset('jft', str(plain))
+    assert '\n' not in str(caught.value)
+
+
+def test_files_without_numbers_and_shards_named_as_tfds_does(plain):
+    (plain / '.train-00000-of-00009.array_record.part').touch()
+    for number, name in enumerate(['train.array_record-0-of-2', 'train.array_record-1-of-2']):
+        (plain / f'train-0000{number}-of-00002.array_record').rename(plain / name)
+    assert len(load_dataset('jft', str(plain)).split('train')) == 160
+    (plain / 'train.array_record-0-of-2').rename(plain / 'train-a.array_record')
+    (plain / 'train.array_record-1-of-2').rename(plain / 'train-b.array_record')
+    assert len(load_dataset('jft', str(plain)).split('train')) == 160
+
+
+def test_damaged_files_are_told_of(plain):
+    path = plain / 'test.array_record'
+    data = bytearray(path.read_bytes())
+    image = examples(load_dataset('jft', str(plain)), 'test')[20]['image']
+    data[data.index(image) + 50] ^= 255
+    path.write_bytes(data)
+    dataset = load_dataset('jft', str(plain))
+    batch = next(eval_batches(dataset, 'test', Resize(8), batch_size=40, reading=LENIENT))
+    assert np.flatnonzero(batch['unreadable']).tolist() == [20]
+    assert batch['error'][20].startswith('its record cannot be read: Corrupted')
+    path.write_bytes(data[:1000])
+    with pytest.raises(OSError, match='another file of its split cannot be opened: '):
+        load_dataset('jft', str(plain))
 
 
 def test_both_forms_of_jft_are_the_same_examples(fakes, plain):
@@ -204,10 +281,13 @@ def test_examples_that_do_not_fit_are_told_of(plain):
             record([image], None),
             record([image[:500]], [1]),
             record([image], []),
+            b'\xff' * 99,
+            record([7], [1]),
+            record([image], [1.0]),
         ],
     )
     dataset = load_dataset('jft', str(plain), max_labels=3)
-    (batch,) = eval_batches(dataset, 'odd', Resize(8), batch_size=12, reading=LENIENT)
+    (batch,) = eval_batches(dataset, 'odd', Resize(8), batch_size=15, reading=LENIENT)
     errors = [
         '',
         "the label 'zebra' is not in the vocabulary",
@@ -219,10 +299,13 @@ def test_examples_that_do_not_fit_are_told_of(plain):
         "it has no feature 'labels'; it has image",
         'damaged PNG file: image file is truncated',
         '',
+        'its record is no tf.train.Example',
+        "its 'image' is not the bytes of an image file",
+        'the label 1.0 is neither name nor number of a class',
     ]
-    assert batch['error'][:10].tolist() == errors
-    assert batch['mask'].tolist() == [1, *[0] * 8, 1, 0, 0]
-    assert batch['unreadable'].tolist() == [0, *[1] * 8, 0, 0, 0]
+    assert batch['error'][:13].tolist() == errors
+    assert batch['mask'].tolist() == [1, *[0] * 8, 1, *[0] * 5]
+    assert batch['unreadable'].tolist() == [0, *[1] * 8, 0, 1, 1, 1, 0, 0]
     assert batch['labels'][:2].tolist() == [[1, 2, 3], [-1, -1, -1]]
     assert (batch['labels'][9] == -1).all()
     assert not batch['image'][1:9].any()
@@ -259,6 +342,102 @@ def test_settings_of_jft_that_are_not_possible(fakes, tmp_path):
         missing.split('train')[0]
 
 
+def test_numbers_with_names_are_looked_up_in_another_vocabulary(fakes, tmp_path):
+    prepared, path = load_dataset('jft', str(fakes)), tmp_path / 'names.txt'
+    names = ['zebra', *(name for name in prepared.label_names[::-1] if name != 'odd')]
+    path.write_text('\n'.join(names) + '\n')
+    own = load_dataset('jft', str(fakes), vocabulary=str(path))
+    assert own.label_names == tuple(names)
+    seen, source = 0, own.split('train')
+    for i, example in enumerate(examples(prepared, 'train')):
+        meant = [prepared.label_names[label] for label in example['labels']]
+        if 'odd' in meant:
+            with pytest.raises(Unreadable, match="the label 'odd' is not in the vocabulary"):
+                source[i]
+        else:
+            assert [names[label] for label in source[i]['labels']] == meant
+            seen += 1
+    assert 0 < seen < 160
+
+
+def test_one_label_is_a_list_of_one(fakes):
+    one, several = (
+        load_dataset('dtd', str(fakes)),
+        load_dataset('jft', str(fakes / 'dtd'), labels='label', max_labels=2),
+    )
+    (batch,) = eval_batches(several, 'test', Resize(8), batch_size=40, reading=NOW)
+    assert batch['labels'].tolist() == [[x['label'], -1] for x in examples(one, 'test')]
+    assert batch['mask'].all()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'image': 'label', 'labels': 'label'}, "has no image files in 'label'; name another"),
+        ({'labels': 'image'}, "has no labels in 'image'; name another feature"),
+    ],
+)
+def test_features_of_another_kind_are_refused(fakes, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset('jft', str(fakes / 'dtd'), **settings)
+
+
+def test_lists_where_one_label_is_expected_are_refused(fakes, tmp_path):
+    shutil.copytree(fakes / 'imagenet2012_real', tmp_path / 'imagenet2012')
+    for path in (tmp_path / 'imagenet2012').rglob('features.json'):
+        path.write_text(path.read_text().replace('"real_label"', '"label"'))
+    with pytest.raises(ValueError, match="has lists of labels in 'label', where each is to have"):
+        load_dataset('imagenet2012', str(tmp_path))
+
+
+WRITE = """
+import sys
+from io import BytesIO
+from pathlib import Path
+import tensorflow_datasets as tfds
+from datasets.write import write_set
+root, image = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()
+kinds = {'texts': tfds.features.Text(), 'numbers': tfds.features.ClassLabel(num_classes=3)}
+labels = {'texts': [['dog'], [], ['cat', 'emu']], 'numbers': [[2], [], [0, 1]]}
+for name, kind in kinds.items():
+    features = {'image': tfds.features.Image(), 'labels': tfds.features.Sequence(kind)}
+    rows = [(str(i), {'image': BytesIO(image), 'labels': x}) for i, x in enumerate(labels[name])]
+    write_set(root, name, '1.0.0', tfds.features.FeaturesDict(features), {'train': rows})
+try:
+    write_set(root, 'twice', '1.0.0', tfds.features.FeaturesDict(features), {'train': rows * 2})
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """Sets with labels as texts and as numbers without names, and what is said of a third."""
+    root = tmp_path_factory.mktemp('written')
+    (root / 'image').write_bytes(photo((9, 9, 9)))
+    (root / 'names.txt').write_text('cat\ndog\nemu\n')
+    command = [sys.executable, '-c', WRITE, root, root / 'image']
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'ERROR' not in run.stderr
+    return root, run.stdout.splitlines()
+
+
+def test_texts_and_numbers_have_the_vocabulary_s_names(written):
+    root, _ = written
+    with pytest.raises(ValueError, match='does not name its classes; give config'):
+        load_dataset('jft', str(root / 'texts'))
+    assert load_dataset('jft', str(root / 'numbers')).label_names == ('0', '1', '2')
+    for name, expected in {'texts': [[], [0, 2], [1]], 'numbers': [[], [0, 1], [2]]}.items():
+        dataset = load_dataset('jft', str(root / name), vocabulary=str(root / 'names.txt'))
+        assert sorted(x['labels'] for x in examples(dataset, 'train')) == expected
+
+
+def test_a_key_that_is_there_twice_is_one_line(written):
+    root, said = written
+    assert said[-1:] == ['twice: two examples of a split have the same key; give each its own']
+    assert not list(root.glob('twice/*'))
+
+
 # Folders.
 
 
@@ -270,7 +449,10 @@ def photo(color, size=(48, 40)):
 
 @pytest.fixture(scope='module')
 def damaged(tmp_path_factory):
-    """A set of folders and a tar file: 12 images of 3 classes, and 2 files that are none."""
+    """A set of folders and a tar file: 12 images of 3 classes, 2 files that are none, and more.
+
+    That is what systems leave behind, and a second split with another class.
+    """
     root = tmp_path_factory.mktemp('damaged')
     images = root / 'images'
     for name in ('cat', 'dog'):
@@ -280,18 +462,25 @@ def damaged(tmp_path_factory):
     (images / 'cat' / 'cut.jpg').write_bytes(photo((1, 2, 3), (400, 300))[:1000])
     (images / 'dog' / 'notes.txt').write_text('no image')
     with tarfile.open(images / 'ant.tar', 'w') as archive:
-        for i in range(4):
-            member = tarfile.TarInfo(f'ant/{i}/0.jpg')
-            member.size = len(data := photo((200, 40 * i, 0)))
+        for name in [*(f'ant/{i}/0.jpg' for i in range(4)), '__MACOSX/ant/0.jpg', 'ant/._0.jpg']:
+            member = tarfile.TarInfo(name)
+            member.size = len(data := photo((200, len(name), 0)))
             archive.addfile(member, io.BytesIO(data))
-    run_module('datasets.from_folders', 'imagenet21k', f'--images={images}', f'--out={root}')
+    for name in ('.cache', '__MACOSX', 'cat/.thumbs', 'cat/__MACOSX'):
+        (images / name).mkdir()
+    (images / 'dog' / '.DS_Store').touch()
+    (root / 'other' / 'bee').mkdir(parents=True)
+    (root / 'other' / 'bee' / '0.jpg').write_bytes(photo((0, 0, 0)))
+    paths = [str(images), f'small={root / "other"}']
+    run_module('datasets.from_folders', 'imagenet21k', '--images', *paths, f'--out={root}')
     return root
 
 
 def test_folders_and_tar_files(damaged):
     dataset = load_dataset('imagenet21k', str(damaged))
-    assert dataset.label_names == ('ant', 'cat', 'dog')
-    assert (damaged / 'imagenet21k/1.0.0/vocabulary.txt').read_text() == 'ant\ncat\ndog\n'
+    assert dataset.label_names == ('ant', 'bee', 'cat', 'dog')
+    assert (damaged / 'imagenet21k/1.0.0/vocabulary.txt').read_text() == 'ant\nbee\ncat\ndog\n'
+    assert [(x['id'], x['label']) for x in examples(dataset, 'small')] == [('bee/0.jpg', 1)]
     found = {x['id']: x for x in examples(dataset, 'full')}
     assert len(found) == 14
     for name, example in found.items():
@@ -378,31 +567,34 @@ def test_worker_processes_read_the_same(damaged, tmp_path):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Three images, and a function that writes JSON lines of them."""
+    """Three images, and a function that writes JSON lines of them; all arguments but --labels."""
     images = tmp_path / 'images'
     (images / 'a').mkdir(parents=True)
     for i in range(3):
         (images / 'a' / f'{i}.jpg').write_bytes(photo((80 * i, 0, 0)))
 
-    def lines(*rows):
-        path = tmp_path / 'labels.jsonl'
-        path.write_text('\n'.join(x if isinstance(x, str) else json.dumps(x) for x in rows))
-        return [f'--images={images}', f'--labels={path}', f'--out={tmp_path}']
+    def lines(*rows, file='labels.jsonl'):
+        rows = [x if isinstance(x, str) else json.dumps(x) for x in rows]
+        (tmp_path / file).write_text('\n'.join(rows))
+        return [f'--images={images}', f'--out={tmp_path}']
 
     return lines
 
 
 def test_json_lines(labelled, tmp_path):
+    labelled({'image': 'a/1.jpg', 'labels': ['emu', 'dog']}, file='test.jsonl')
     args = labelled(
         {'image': 'a/0.jpg', 'labels': ['dog', 'grass']},
         {'image': 'a/1.jpg', 'labels': []},
         {'image': 'a/2.jpg', 'labels': ['a cat', 7]},
     )
-    run_module('datasets.from_folders', 'jft', *args)
+    files = [f'--labels={tmp_path}/labels.jsonl', f'--labels=test={tmp_path}/test.jsonl']
+    run_module('datasets.from_folders', 'jft', *args, *files)
     dataset = load_dataset('jft', str(tmp_path))
-    assert dataset.label_names == ('7', 'a cat', 'dog', 'grass')
+    assert dataset.label_names == ('7', 'a cat', 'dog', 'emu', 'grass')
     found = {x['id']: x['labels'] for x in examples(dataset, 'train')}
-    assert found == {'a/0.jpg': [2, 3], 'a/1.jpg': [], 'a/2.jpg': [1, 0]}
+    assert found == {'a/0.jpg': [2, 4], 'a/1.jpg': [], 'a/2.jpg': [1, 0]}
+    assert [(x['id'], x['labels']) for x in examples(dataset, 'test')] == [('a/1.jpg', [3, 2])]
 
 
 IMAGE = 'a/0.jpg'
@@ -422,28 +614,61 @@ IMAGE = 'a/0.jpg'
         ({'image': IMAGE, 'labels': ['x']}, 'labels.jsonl:2 names a/0.jpg a second time'),
         ({'image': 'a/1.jpg', 'labels': ['']}, "labels.jsonl:2 has the label ''"),
         ({'image': 'a/1.jpg', 'labels': ['a\nb']}, r"labels.jsonl:2 has the label 'a\nb'"),
+        ({'image': 'a/1.jpg', 'labels': ['a ']}, "labels.jsonl:2 has the label 'a '; use one line"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
-def test_json_lines_that_do_not_fit(labelled, capsys, row, message):
+def test_json_lines_that_do_not_fit(labelled, tmp_path, capsys, row, message):
     args = labelled({'image': IMAGE, 'labels': ['dog']}, row)
-    assert from_folders.main(['jft', *args]) == 1
+    assert from_folders.main(['jft', *args, f'--labels={tmp_path}/labels.jsonl']) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_splits_that_do_not_fit(labelled, tmp_path, capsys):
+    def error(*more):
+        assert from_folders.main(['jft', *args, *more]) == 1
+        return capsys.readouterr().err
+
+    args, file = labelled(), f'--labels={tmp_path}/labels.jsonl'
+    assert 'labels.jsonl has no line; name an image a line' in error(file)
+    labelled({'image': IMAGE, 'labels': []})
+    assert 'labels.jsonl has no label; give some' in error(file)
+    assert "labels.jsonl is a second path of split 'train'; use SPLIT=PATH" in error(file, file)
+    assert '--labels has paths below one folder; use --images=DIR' in error(file, '--images=x')
 
 
 def test_folders_that_do_not_fit(tmp_path, capsys):
     def error(images):
         args = ['imagenet21k', f'--images={images}', f'--out={tmp_path / "out"}']
         assert from_folders.main(args) == 1
-        return capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1
+        return said
 
     assert 'is no folder; name the folder of the images' in error(tmp_path / 'none')
     assert 'holds neither folders nor .tar files' in error(tmp_path)
     (tmp_path / 'cat').mkdir()
+    (tmp_path / 'cat' / '.DS_Store').touch()
+    assert 'cat holds no images; put some there, or take it away' in error(tmp_path)
+    (tmp_path / 'cat' / 'more').mkdir()
+    assert "cat holds the folder 'more'; move its images up into the class" in error(tmp_path)
+    (tmp_path / 'cat' / 'more').rmdir()
+    (tmp_path / 'cat' / '0.jpg').touch()
     (tmp_path / 'cat.tar').touch()
     assert "has two classes 'cat'; keep the folder or the .tar" in error(tmp_path)
+
+
+def test_tar_files_that_do_not_fit(tmp_path):
+    with tarfile.open(tmp_path / 'cat.tar', 'w') as archive:
+        for name in ('./cat/0.jpg', '0.jpg'):
+            archive.addfile(tarfile.TarInfo(name))
+    with tarfile.open(tmp_path / 'dog.tar', 'w') as archive:
+        archive.addfile(tarfile.TarInfo('._0.jpg'))
+    for name, message in {'cat': 'cat.tar holds 0.jpg twice', 'dog': 'dog.tar holds no im'}.items():
+        with pytest.raises(ValueError, match=message):
+            list(from_folders.files_of(tmp_path / f'{name}.tar'))
 
 
 def test_missing_examples_cannot_be_read(tmp_path):
