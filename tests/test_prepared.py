@@ -531,7 +531,7 @@ def test_evaluation_leaves_unreadable_files_out(damaged, caplog):
     config.reading.max_unreadable = 0.01
     config.total_steps, config.schedule.warmup_epochs = 1, 0.0
     experiment = make_experiment(config)
-    evaluate = Classification(experiment=experiment, split='full', batch_size=8)
+    evaluate = Classification(experiment=experiment, dataset='', split='full', batch_size=8)
     metrics = evaluate(create_state(experiment))
     assert {metric.n for metric in metrics.values()} == {12}
     assert metrics['imagenet21k/full/top5'].value == 1
