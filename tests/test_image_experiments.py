@@ -90,7 +90,8 @@ def test_every_weight_is_accounted_for_and_positions_are_resized(data, pretraine
     assert set(actions.values()) == {'loaded'}
     old, new = (read_weights(w).flat for w in (pretrained, tmp_path))
     for path in actions:
-        np.testing.assert_array_equal(old[path], new[path], err_msg=path)
+        # Of the new one the averaged parameters, after a step of next to nothing.
+        np.testing.assert_allclose(old[path], new[path], rtol=1e-6, err_msg=path)
     grid = old['position_embedding'].reshape(4, 4, -1)
     expected = zoom(grid, (6 / 4, 6 / 4, 1), order=1).reshape(1, 36, -1)
     np.testing.assert_allclose(new['position_embedding'], expected, atol=1e-6)

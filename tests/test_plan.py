@@ -68,7 +68,7 @@ def test_what_a_plan_says_of_a_small_step():
     assert (plan['batch_size'], plan['batch_per_device'], plan['devices']) == (32, 4, 8)
     assert held['parameters'] == size
     assert 2 * size <= held['optimizer_state'] <= 2 * size + 16
-    assert held['batch'] == 4 * (28 * 28 + 4 + 4)
+    assert held['batch'] == 4 * (28 * 28 + 4 * 4)  # image; label, place, mask, unreadable
     assert held['peak'] >= held['parameters'] + held['optimizer_state'] + held['temporaries']
     assert plan['flops_per_step'] == 8 * plan['flops_per_device']
     reduced = plan['collectives']['all-reduce']['bytes']
