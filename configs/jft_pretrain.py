@@ -46,7 +46,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 200
     config.checkpoint.every_steps = 5000
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=500)
+        common.run_locally(config, resolution=32, steps=400)
         config.schedule.learning_rate = 4e-3
         config.optimizer.b2 = 0.98
         config.optimizer.clip_norm = 1.0
