@@ -8,12 +8,14 @@ os.environ['XLA_FLAGS'] = (
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from PIL import Image
 
 CHECKED = ['token_learner', 'trainers.augment', 'trainers.rand_augment', 'trainers.loss']
 install_import_hook(CHECKED, 'beartype.beartype')
@@ -37,3 +39,29 @@ def run_module(name, *args):
         text=True,
     )
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+def run_script(folder, code):
+    """Runs a program of its own file, as worker processes need; what it prints."""
+    root = Path(__file__).parents[1]
+    (folder / 'script.py').write_text(code)
+    run = subprocess.run(
+        [sys.executable, folder / 'script.py'],
+        env=os.environ | {'PYTHONPATH': str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+def examples(dataset, split):
+    source = dataset.split(split)
+    return [source[i] for i in range(len(source))]
+
+
+def photo(color, size=(48, 40)):
+    file = io.BytesIO()
+    Image.new('RGB', size, color).save(file, 'JPEG')
+    return file.getvalue()

@@ -1,9 +1,6 @@
 """The train step on real digits: devices, sharding, optimizers, schedules, workers."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import digits
 from datasets.pipeline import Reading
+from tests.conftest import run_script
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
@@ -203,13 +201,5 @@ def test_worker_processes_give_the_same_batches(tmp_path):
         'if __name__ == "__main__":\n'
         '    app.run(main)\n'
     )
-    (tmp_path / 'read.py').write_text(code)
-    run = subprocess.run(
-        [sys.executable, tmp_path / 'read.py'],
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.stdout == 'same\n', run.stderr[-2000:]
+    assert run_script(tmp_path, code) == 'same\n'
     assert Reading().workers == 0
