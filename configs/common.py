@@ -55,7 +55,9 @@ def default_model(spec: str) -> ConfigDict:
             'head_bias': 0.0,
             'representation': placeholder(int),
             'gelu': 'tanh',
+            'temporal_layers': 0,
             'dropout': 0.0,
+            'stochastic_depth': 0.0,
             'dtype': 'float32',
             'attention': 'auto',
             'remat': 'none',
@@ -218,8 +220,16 @@ def use_images(config: ConfigDict, name: str, splits: tuple[str, str], resolutio
     config.model.scan = True
 
 
+LOCAL_VIDEO_MODEL = 'ViViT-mini/8x2-4at2'
+
+
 def use_videos(
-    config: ConfigDict, name: str, splits: tuple[str, str], fps: int, clip: tuple[int, int]
+    config: ConfigDict,
+    name: str,
+    splits: tuple[str, str],
+    fps: int,
+    clip: tuple[int, int],
+    resolution: int = 224,
 ) -> None:
     """Sets what every recipe for videos has: ViViT's optimiser, scale jitter, crops and flips.
 
@@ -229,13 +239,14 @@ def use_videos(
         splits: to train and to evaluate on.
         fps: frames a second that it was prepared with.
         clip: its frames, and the stride from one to the next.
+        resolution: of the clips, pixels; the short side is 8/7 of it before they are cut.
     """
-    config.dataset.update(name=name, fps=fps, resolution=224)
+    config.dataset.update(name=name, fps=fps, resolution=resolution)
     config.dataset.split, config.evaluators.test.split = splits
     config.clip = {'frames': clip[0], 'stride': clip[1], 'label_mode': 'video'}
     config.train_geometry = {
         'name': 'jitter_crop',
-        'min_resize': 256,
+        'min_resize': round(resolution / 0.875),
         'scale_min_factor': 0.9,
         'scale_max_factor': 1.33,
         'prob_scale_jitter': 1.0,

@@ -1,6 +1,6 @@
 r"""Fine-tuning on Kinetics-600 (TPAMI version, Sec. 5; Table 9).
 
-    python main.py --config=configs/kinetics600.py:model=B/16 --workdir=DIR \
+    python main.py --config=configs/kinetics600.py:model=ViViT-L/16x2-16at12 --workdir=DIR \
         --config.init_from.path=WORKDIR_OF_THE_PRETRAINING
 
 The recipe of configs/kinetics400.py, as in the paper. Not yet run here. Arguments: those of

@@ -2,10 +2,9 @@
 
     python main.py --config=configs/moving_digits.py --workdir=/tmp/moving_digits
 
-Not from the paper; needs no data but what a package ships. The model is a plain ViT that sees every
-frame alone, and the mean over them, which cannot tell a motion from its opposite: at most a half
-is right. Arguments: model (a spec), several (motions in intervals of their own, as in Charades),
-epochs, runlocal (a few steps, to try things out).
+Not from the paper; needs no data but what a package ships. Arguments: model (a spec), several
+(motions in intervals of their own, as in Charades), epochs, runlocal (a few steps, to try things
+out).
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = common.parse_arg(arg, model='mini/8', several=False, epochs=10.0, runlocal=False)
+    arg = common.parse_arg(arg, model='ViViT-mini/16x2', several=False, epochs=10.0, runlocal=False)
     config = common.default_config(arg.model)
     config.epochs = 0.1 if arg.runlocal else arg.epochs
     config.batch_size = 32

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from token_learner.tokenizer import TokenLearner, TokenLearnerV11
     from token_learner.unpool import Unpool
     from token_learner.vit import ViT
+    from token_learner.vivit import ViViT
 
 __version__ = '0.1.0'
 
@@ -39,6 +40,7 @@ __all__ = [
     'TokenMerging',
     'Unpool',
     'ViT',
+    'ViViT',
     'build_model',
     'count',
     'parse_spec',
@@ -61,6 +63,7 @@ _HOME = {
     'TokenMerging': 'merging',
     'Unpool': 'unpool',
     'ViT': 'vit',
+    'ViViT': 'vivit',
     'build_model': 'build',
     'count': 'counting',
     'parse_spec': 'spec',

@@ -1,7 +1,7 @@
 """From a description, a plain mapping, to a module: the only place that does it."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,22 @@ from token_learner.spec import SIZES, Size, Spec, parse_spec
 from token_learner.tokenizer import TokenLearner, TokenLearnerV11
 from token_learner.unpool import Unpool
 from token_learner.vit import ViT
+from token_learner.vivit import ViViT
 
 TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
 FUSERS = ('token_fuser', 'unpool', 'reprojection')
 
 # Settings under which the same parameters are the same model: how it starts and computes, and
 # regularisation.
-RUNTIME_SETTINGS = ('head_bias', 'dropout', 'dtype', 'attention', 'remat', 'scan')
+RUNTIME_SETTINGS = (
+    'head_bias',
+    'dropout',
+    'stochastic_depth',
+    'dtype',
+    'attention',
+    'remat',
+    'scan',
+)
 
 
 def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
@@ -59,13 +68,15 @@ def build_vit(
     head_bias: float = 0.0,
     representation: int | None = None,
     gelu: str = 'tanh',
+    temporal_layers: int = 0,
     dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
     dtype: str = 'float32',
     attention: str = 'auto',
     remat: str = 'none',
     scan: bool = False,
 ) -> ViT:
-    """Builds a ViT from its spec and the finer settings.
+    """Builds a ViT, or of clips a ViViT, from its spec and the finer settings.
 
     Args:
         spec: see `token_learner.spec`.
@@ -87,7 +98,10 @@ def build_vit(
             over many classes.
         representation: width of a tanh layer before the head, or None.
         gelu: of the encoder's MLPs, 'tanh', or 'erf' as in Hugging Face's ViT.
+        temporal_layers: of clips: 0 for joint space-time attention, otherwise those of the
+            factorised encoder's part over time, see `ViViT`.
         dropout: rate.
+        stochastic_depth: rate of the last block, see `Encoder`.
         dtype: type of the computation, such as 'bfloat16'.
         attention: implementation, 'auto', 'xla', 'cudnn' or 'flash', see
             `token_learner.attention.dot_product_attention`.
@@ -113,9 +127,17 @@ def build_vit(
     made = _reductions(parsed, tokenizer, learner, numerics)
     size = SIZES[parsed.size]
     shared: dict[str, Any] = {'attention': attention, **numerics}
-    return ViT(
+    patch = (parsed.patch, parsed.patch)
+    model: Callable[..., ViT] = partial(ViT, patch=patch)
+    if parsed.tubelet is not None:
+        model = partial(ViViT, patch=(parsed.tubelet, *patch), temporal_layers=temporal_layers)
+    elif temporal_layers:
+        raise ValueError(
+            f'temporal_layers={temporal_layers} does nothing to {spec}; write ViViT-{spec}, with '
+            'xFRAMES behind the patch, or leave it out'
+        )
+    return model(
         num_classes=num_classes,
-        patch=(parsed.patch, parsed.patch),
         width=size.width,
         layers=parsed.layers,
         heads=size.heads,
@@ -128,6 +150,7 @@ def build_vit(
         gelu=gelu,
         remat=remat,
         scan=scan,
+        stochastic_depth=stochastic_depth,
         **shared,
     )
 

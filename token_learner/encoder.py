@@ -48,15 +48,39 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'b n c'], bias: Bias | None = None, *, train: bool = False
+        self,
+        x: Float[Array, 'b n c'],
+        bias: Bias | None = None,
+        drop: Float[Array, ''] | float | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, 'b n c']:
-        """Maps [b, n, c] to [b, n, c]; the bias is added to the attention's logits."""
+        """Maps a sequence to one of the same shape.
+
+        Args:
+            x: [b, n, c].
+            bias: added to the attention's logits.
+            drop: probability with which an example goes past the attention, and past the MLP, in
+                training (stochastic depth: Huang et al., arXiv:1603.09382); None is never.
+            train: whether dropout is on.
+
+        Returns:
+            [b, n, c].
+        """
         y = nn.LayerNorm(dtype=self.dtype, name='norm_attention')(x)
         y = Attention(self.heads, self.attention, self.dtype, name='attention')(y, bias=bias)
-        x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        x = x + self._drop(y, drop, train)
         y = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(x)
         mlp = Mlp(self.mlp_dim, None, self.dropout, self.dtype, self.gelu, name='mlp')
-        return x + mlp(y, train=train)
+        return x + self._drop(mlp(y, train=train), drop, train)
+
+    def _drop(self, y: Array, drop: Any, train: bool) -> Array:
+        """0 for some examples; for the others as much more as keeps the mean."""
+        if drop is None or not train:
+            return y
+        kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - drop, (y.shape[0], 1, 1))
+        return jnp.where(kept, y / jnp.asarray(1 - drop, y.dtype), 0)
 
 
 class Encoder(nn.Module):
@@ -84,6 +108,8 @@ class Encoder(nn.Module):
         scan: whether equal layers are one compiled loop. Their parameters are then stacked;
             `token_learner.layers` takes them from one form to the other.
         dropout: rate in the blocks.
+        stochastic_depth: probability with which an example goes past either half of the last
+            block; it rises linearly from 0 at the first one.
         dtype: type of the computation; parameters are float32.
         gelu: of the MLPs, 'tanh' or 'erf'.
     """
@@ -97,6 +123,7 @@ class Encoder(nn.Module):
     remat: str = 'none'
     scan: bool = False
     dropout: float = 0.0
+    stochastic_depth: float = 0.0
     dtype: Dtype | None = None
     gelu: str = 'tanh'
 
@@ -164,15 +191,24 @@ class Encoder(nn.Module):
             if tokenizer and not self.fuser:
                 x, grid, sizes = self._reduce(first, tokenizer, x, grid, sizes, train)
             bias = None if sizes is None else jnp.log(sizes.reshape(x.shape[0], 1, 1, -1))
+            drops = self._drops(first, end)
             if scanned:
-                x, _ = _repeated(end - first)(layer, name=f'layers_{first}_{end}')(x, bias)
+                stack = _repeated(end - first)(layer, name=f'layers_{first}_{end}')
+                x, _ = stack(x, bias, None if drops is None else jnp.array(drops))
                 continue
             for i in range(first, end):
-                x = layer(x, bias, suffix=f'_{i}')
+                x = layer(x, bias, drops and drops[i - first], suffix=f'_{i}')
         x = nn.LayerNorm(dtype=self.dtype, name='norm')(x)
         if not return_sizes:
             return x
         return x, None if sizes is None else sizes.reshape(x.shape[:2])
+
+    def _drops(self, first: int, end: int) -> list[float] | None:
+        """Rates of stochastic depth of some blocks; None without it."""
+        if not self.stochastic_depth:
+            return None
+        last = max(1, self.layers - 1)
+        return [self.stochastic_depth * layer / last for layer in range(first, end)]
 
     def _reduce(
         self,
@@ -207,6 +243,7 @@ def runs(layers: int, reductions: tuple[tuple[int, Any], ...]) -> list[tuple[int
 def _apply_layer(
     x: Array,
     bias: Array | None,
+    drop: Any,
     *,
     suffix: str,
     block: Factory,
@@ -217,7 +254,7 @@ def _apply_layer(
 ) -> Array:
     """A block, or with a fuser tokenizer, block and fuser: [b, n, c] to [b, n, c]."""
     if tokenizer is None or fuser is None:
-        return apply(block(name=f'block{suffix}'), x, bias)
+        return apply(block(name=f'block{suffix}'), x, bias, drop)
     b, _, c = x.shape
     frames = x.reshape(b, *grid, c)
     made = tokenizer(name=f'tokenizer{suffix}')
@@ -227,7 +264,7 @@ def _apply_layer(
             'or use a tokenizer with return_maps'
         )
     tokens, maps = apply(made, frames, return_maps=True)
-    x = apply(block(name=f'block{suffix}'), tokens.reshape(b, -1, c))
+    x = apply(block(name=f'block{suffix}'), tokens.reshape(b, -1, c), None, drop)
     x = apply(fuser(name=f'fuser{suffix}'), x.reshape(tokens.shape), frames, maps)
     return x.reshape(b, -1, c)
 
@@ -251,8 +288,8 @@ class _Repeated(nn.Module):
     layer: Callable[..., Array]
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array | None) -> tuple[Array, None]:
-        return self.layer(x, bias, suffix=''), None
+    def __call__(self, x: Array, bias: Array | None, drop: Any) -> tuple[Array, None]:
+        return self.layer(x, bias, drop, suffix=''), None
 
 
 def _repeated(times: int) -> Any:
@@ -260,6 +297,6 @@ def _repeated(times: int) -> Any:
         _Repeated,
         variable_axes={'params': 0, 'intermediates': 0, 'batch_stats': 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=nn.broadcast,
+        in_axes=(nn.broadcast, 0),
         length=times,
     )

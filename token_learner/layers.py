@@ -23,7 +23,7 @@ def stack_layers(tree: Any, model: nn.Module) -> Any:
 
     Args:
         tree: parameters or variables of the model without `scan`, as nested dicts.
-        model: `ViT` or `Encoder`.
+        model: `ViT`, `ViViT` or `Encoder`.
 
     Returns:
         The same with `layers_A_B`, whose arrays are [B - A, ...], in place of
@@ -36,7 +36,7 @@ def stack_layers(tree: Any, model: nn.Module) -> Any:
     for path, leaf in flatten_dict(tree).items():
         place, one = _first(_ONE, path)
         ranges = [(a, b) for a, b in scanned if one and a <= int(one[2]) < b]
-        if not one or not ranges or one[1] not in parts:
+        if not one or not ranges or one[1] not in parts or 'temporal_encoder' in path:
             single[path] = leaf
             continue
         ((a, b),) = ranges

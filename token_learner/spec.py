@@ -1,9 +1,10 @@
 """The grammar of model specs and the table of sizes. Needs no jax.
 
-    SIZE/PATCH[+EXTRA][-REDUCTION][-fuser]
+    [ViViT-]SIZE/PATCH[xTUBELET][+EXTRA][-REDUCTION][-fuser]
 
 SIZE is a row of `SIZES`, PATCH the side of a patch in pixels, EXTRA the blocks added after
-the size's own. REDUCTION is one of
+the size's own. `ViViT-` is a model of clips, of which a patch is a tubelet of TUBELET frames:
+`ViViT-L/16x2`. REDUCTION is one of
 
 - `SatK`: S tokens a frame, made before block K (counted from 0). `L/16+11-16at12` is the
   paper's "ViT L/16, 24+11 layers, 16-TL at 12". `-fuser` repeats tokenizer, block and fuser in
@@ -39,10 +40,11 @@ SIZES = {
 
 GRAMMAR = (
     'SIZE/PATCH[+EXTRA][-SatK[atK...] or -poolGatK[atK...]][-fuser] with SIZE one of '
-    f'{", ".join(SIZES)}, such as B/16-8at6-fuser or L/16-pool2at9at18'
+    f'{", ".join(SIZES)}, such as B/16-8at6-fuser or L/16-pool2at9at18, and for clips '
+    'ViViT-SIZE/PATCHxFRAMES..., such as ViViT-L/16x2-16at12'
 )
 _PATTERN = re.compile(
-    r'(?P<size>[A-Za-z]+)/(?P<patch>\d+)(\+(?P<extra>\d+))?'
+    r'(?P<video>ViViT-)?(?P<size>[A-Za-z]+)/(?P<patch>\d+)(x(?P<tubelet>\d+))?(\+(?P<extra>\d+))?'
     r'(-(?P<pool>pool)?(?P<count>\d+)(?P<at>(at\d+)+))?(?P<fuser>-fuser)?'
 )
 
@@ -59,6 +61,7 @@ class Spec:
         pool: G, the side of the last grid, or None without pooling.
         at: the blocks before which the reduction stands, from 0; empty without one.
         fuser: whether a fuser follows each block from the reduction on.
+        tubelet: frames of a patch of clips; None for images.
     """
 
     size: str
@@ -68,6 +71,7 @@ class Spec:
     pool: int | None = None
     at: tuple[int, ...] = ()
     fuser: bool = False
+    tubelet: int | None = None
 
     @property
     def layers(self) -> int:
@@ -85,10 +89,16 @@ def parse_spec(text: str) -> Spec:
     match = _PATTERN.fullmatch(text)
     if not match or match['size'] not in SIZES:
         raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
+    if (match['video'] is None) != (match['tubelet'] is None):
+        raise ValueError(
+            f'{text!r} is half a model of clips; write both, as in ViViT-{match["size"]}/'
+            f'{match["patch"]}x2, or neither'
+        )
     count = None if match['count'] is None else int(match['count'])
     spec = Spec(
         size=match['size'],
         patch=int(match['patch']),
+        tubelet=None if match['tubelet'] is None else int(match['tubelet']),
         extra=int(match['extra'] or 0),
         tokens=None if match['pool'] else count,
         pool=count if match['pool'] else None,
@@ -102,6 +112,8 @@ def parse_spec(text: str) -> Spec:
 def _check(text: str, spec: Spec) -> None:
     if spec.patch < 1:
         raise ValueError(f'{text!r} has a patch of {spec.patch} pixels; use 1 or more')
+    if spec.tubelet is not None and spec.tubelet < 1:
+        raise ValueError(f'{text!r} has tubelets of {spec.tubelet} frames; use 1 or more')
     if spec.tokens is not None and spec.tokens < 1:
         raise ValueError(f'{text!r} asks for {spec.tokens} tokens; use 1 or more')
     if spec.pool is not None and spec.pool < 1:

@@ -1,5 +1,8 @@
 """Vision Transformer, plain or with TokenLearner."""
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
@@ -11,7 +14,7 @@ from token_learner.mlp import GELUS
 from token_learner.partitioning import shard_batch
 
 
-def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+def patch_grid(size: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, int]:
     """Counts the rows and columns of patches in an image.
 
     A patch that does not divide the image leaves out the last rows and columns of pixels,
@@ -34,13 +37,12 @@ def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]
 
 
 class ViT(nn.Module):
-    """Vision Transformer for images of any size, square or not, or for clips frame by frame.
+    """Vision Transformer for images of any size, square or not.
 
     Patches, learned position embeddings, the encoder with its reductions, and a linear
     head on the mean over the last tokens (`head='gap'`: the positions, or the S learned
     tokens; merged ones count as often as they stand for) or on a class token (`head='token'`,
-    only without reductions); of a clip on the mean of that over the frames. What the head reads is
-    sown as `pre_logits` into `intermediates`.
+    only without reductions). What the head reads is sown as `pre_logits` into `intermediates`.
 
     Source: TPAMI version, Sec. 3.1; Dosovitskiy et al., arXiv:2010.11929.
 
@@ -59,13 +61,14 @@ class ViT(nn.Module):
         scan: whether equal layers are one compiled loop, see `Encoder`.
         representation: width of a tanh layer before the head; None has no such layer.
         dropout: rate on the embeddings and in the blocks.
+        stochastic_depth: rate of the last block, see `Encoder`.
         dtype: type of the computation; parameters are float32.
         gelu: of the blocks' MLPs, 'tanh' or 'erf'.
         head_bias: what every bias of the head starts with.
     """
 
     num_classes: int
-    patch: tuple[int, int]
+    patch: tuple[int, ...]
     width: int
     layers: int
     heads: int
@@ -78,6 +81,7 @@ class ViT(nn.Module):
     scan: bool = False
     representation: int | None = None
     dropout: float = 0.0
+    stochastic_depth: float = 0.0
     dtype: Dtype | None = None
     gelu: str = 'tanh'
     head_bias: float = 0.0
@@ -88,61 +92,92 @@ class ViT(nn.Module):
         check_positive('num_classes', self.num_classes)
         if self.representation is not None:
             check_positive('representation', self.representation)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout={self.dropout} is no rate; use 0 or more and less than 1')
+        for name in ('dropout', 'stochastic_depth'):
+            if not 0 <= (rate := getattr(self, name)) < 1:
+                raise ValueError(f'{name}={rate} is no rate; use 0 or more and less than 1')
         if self.head == 'token' and self.reductions:
             raise ValueError("a tokenizer has no place for the class token; use head='gap'")
         super().__post_init__()
 
+    def position_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The grid that the position embeddings are for.
+
+        Args:
+            size: height and width of an image, pixels.
+
+        Returns:
+            Rows and columns.
+
+        Raises:
+            ValueError: if the patch is larger than the image, or the size is that of a clip.
+        """
+        if len(size) != 2:
+            raise ValueError('a ViT is a model of images, not of clips; use a ViViT')
+        return patch_grid(size, self.patch)
+
     @nn.compact
     def __call__(
-        self, images: Float[Array, 'b *t H W C'], *, train: bool = False
+        self, images: Float[Array, 'b H W C'], *, train: bool = False
     ) -> Float[Array, 'b classes']:
-        """Maps images [b, h, w, channels], or clips [b, t, h, w, channels], to logits [b, classes].
+        """Maps images [b, height, width, channels] to logits [b, classes].
 
         Raises:
             ValueError: if the patch is larger than the image.
         """
-        *clips, height, width, _ = images.shape
-        h, w = patch_grid((height, width), self.patch)
-        images = images.reshape(-1, *images.shape[-3:])
-        x = nn.Conv(
+        self.position_grid(images.shape[1:-1])
+        return self._classify(self._encode(self._embed(images)[:, None], train))
+
+    def _embed(self, pixels: Float[Array, 'b *size C']) -> Float[Array, 'b *grid c']:
+        """Patches as vectors."""
+        return nn.Conv(
             self.width, self.patch, self.patch, padding='VALID', dtype=self.dtype, name='embedding'
-        )(images)
-        x = shard_batch(x.reshape(x.shape[0], h * w, self.width))
+        )(pixels)
+
+    def _encode(
+        self, x: Float[Array, 'b t h w c'], train: bool, prefix: str = '', **parts: Any
+    ) -> Float[Array, 'b c']:
+        """What the head reads of each grid.
+
+        Args:
+            x: [b, t, h, w, c].
+            train: whether dropout is on.
+            prefix: of the parameters' names.
+            **parts: of the encoder, where they are not this model's.
+        """
+        b, *grid, c = x.shape
+        x = shard_batch(x.reshape(b, math.prod(grid), c))
         if self.head == 'token':
-            token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width))
-            token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
-            x = jnp.concatenate([token, x], axis=1)
+            token = self.param(f'{prefix}class_token', nn.initializers.zeros, (1, 1, c))
+            x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, c)).astype(x.dtype), x], axis=1)
         position = self.param(
-            'position_embedding', nn.initializers.normal(stddev=0.02), (1, *x.shape[1:])
+            f'{prefix}position_embedding', nn.initializers.normal(stddev=0.02), (1, *x.shape[1:])
         )
         x = nn.Dropout(self.dropout, deterministic=not train)(x + position.astype(x.dtype))
-        x, sizes = Encoder(
-            layers=self.layers,
+        own = ('layers', 'reductions', 'fuser', 'scan')
+        encoder = Encoder(
             heads=self.heads,
             mlp_dim=self.mlp_dim,
-            reductions=self.reductions,
-            fuser=self.fuser,
             attention=self.attention,
             remat=self.remat,
-            scan=self.scan,
             dropout=self.dropout,
+            stochastic_depth=self.stochastic_depth,
             dtype=self.dtype,
             gelu=self.gelu,
-            name='encoder',
-        )(x, (1, h, w), train=train, return_sizes=True)
+            name=f'{prefix}encoder',
+            **({key: getattr(self, key) for key in own} | parts),
+        )
+        x, sizes = encoder(x, tuple(grid), train=train, return_sizes=True)
         if self.head == 'token':
-            x = x[:, 0]
-        elif sizes is None:
-            x = x.mean(axis=1)
-        else:
-            shares = sizes / sizes.sum(axis=1, keepdims=True)
-            x = jnp.einsum('bn,bnc->bc', shares.astype(x.dtype), x)
+            return x[:, 0]
+        if sizes is None:
+            return x.mean(axis=1)
+        shares = sizes / sizes.sum(axis=1, keepdims=True)
+        return jnp.einsum('bn,bnc->bc', shares.astype(x.dtype), x)
+
+    def _classify(self, x: Float[Array, 'b c']) -> Float[Array, 'b classes']:
+        """The head."""
         if self.representation is not None:
             x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name='representation')(x))
-        if len(clips) > 1:
-            x = x.reshape(*clips, -1).mean(axis=1)
         self.sow('intermediates', 'pre_logits', x)
         logits = nn.Dense(
             self.num_classes,

@@ -15,7 +15,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from token_learner.build import RUNTIME_SETTINGS, build_model
 from token_learner.pretrained import OURS, adapt, format_report, read, rename
-from token_learner.vit import patch_grid
 from trainers.checkpoints import labels_digest
 from trainers.construct import UserError
 from trainers.experiment import Experiment
@@ -40,7 +39,7 @@ class Weights(NamedTuple):
 
     flat: Mapping[str, np.ndarray]
     source: str
-    grid: tuple[int, int] | None
+    grid: tuple[int, ...] | None
     labels: str | None
     about: Mapping[str, Any]
 
@@ -72,7 +71,7 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
             new=source.new,
             unused=source.unused,
             source_grid=weights.grid,
-            target_grid=patch_grid((experiment.data.resolution,) * 2, experiment.model.patch),
+            target_grid=experiment.model.position_grid(experiment.input_shape[:-1]),
         )
     except ValueError as error:
         raise UserError(f'config.init_from: {error}') from error
@@ -187,7 +186,7 @@ def _of_config(
     size = (data['resolution'], data['resolution'])
     about = {f'model.{key}': value for key, value in model.items()}
     about |= {f'dataset.{key}': data[key] for key in ('mean', 'std')}
-    return Weights(flat, OURS, patch_grid(size, build_model(model, 1).patch), labels, about)
+    return Weights(flat, OURS, build_model(model, 1).position_grid(size), labels, about)
 
 
 def _place(array: Any, like: jax.Array) -> jax.Array:
