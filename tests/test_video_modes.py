@@ -1,11 +1,13 @@
 """What the trainer does with videos: every mode, and what it refuses."""
 
 import json
+from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
 from jax import export as jax_export
+from PIL import Image, ImageSequence
 from safetensors.numpy import load_file
 
 from configs import moving_digits
@@ -22,9 +24,9 @@ def small(several=False, **changes):
     config = moving_digits.get_config('several' if several else None)
     config.update({'total_steps': 2, 'batch_size': 16, **changes})
     config.schedule.warmup_epochs = 0.0
-    config.model.spec = 'mini/16'
+    config.model.spec = 'ViViT-mini/16x2-2at2'
     config.dataset.resolution = 32
-    config.clip.frames = 2
+    config.clip.frames = 4
     config.eval_every_epochs = 0.0
     return make_experiment(config)
 
@@ -72,10 +74,18 @@ def test_the_export_takes_clips_and_predicts_the_same(trained, tmp_path):
         next(predict_files(folder / 'model.safetensors', [tmp_path / 'any.png']))
 
 
-def test_what_is_of_images_is_refused(trained):
+def test_maps_are_drawn_over_the_frames_of_clips(trained):
     experiment, workdir, _ = trained
-    with pytest.raises(UserError, match='moving_digits has videos, and pictures are of images'):
-        visualize(experiment, make_evaluators(experiment), workdir)
+    path = visualize(experiment, make_evaluators(experiment), workdir, count=3)
+    with Image.open(path) as gif:
+        assert gif.n_frames == 4
+        frames = [np.asarray(f.convert('RGB')).astype(int) for f in ImageSequence.Iterator(gif)]
+    assert all((np.ptp(frame, axis=-1) > 60).mean() > 0.02 for frame in frames)  # heat over grey
+    assert all(np.abs(a - b).max() > 60 for a, b in pairwise(frames))
+
+
+def test_what_is_of_images_is_refused(trained):
+    experiment, _, _ = trained
     first = dict(experiment.config['evaluators']['test'])
     fewshot = {
         **{'name': 'fewshot', 'datasets': {'dtd': ('train', 'test')}, 'data_dir': ''},

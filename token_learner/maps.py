@@ -8,22 +8,26 @@ from jaxtyping import Array, Float
 
 
 def apply_with_maps(
-    model: nn.Module, variables: Any, images: Float[Array, 'b H W C']
+    model: nn.Module, variables: Any, images: Float[Array, 'b *size C']
 ) -> tuple[Float[Array, 'b classes'], dict[int, Float[Array, 'b t s h w']]]:
     """Applies a model once, and returns where its tokens look as well.
 
     Args:
-        model: such as `ViT`.
+        model: such as `ViT` or `ViViT`, without scan.
         variables: {'params': ...} and other collections.
-        images: [b, height, width, channels].
+        images: [b, height, width, channels], or clips [b, frames, height, width, channels].
 
     Returns:
         Logits [b, classes], and for each layer that has a tokenizer with maps its maps
-        [b, t, s, h, w]; t is 1 for images. Empty where there is no such tokenizer.
+        [b, t, s, h, w]; t is 1 for images, and of clips that of their tubelets. Empty where there
+        is no such tokenizer.
     """
     logits, sown = model.apply(variables, images, mutable='intermediates')
     maps = {}
     for path, (value,) in flatten_dict(dict(sown['intermediates'])).items():
         if path[-1] == 'maps':
-            maps[int(path[-2].rpartition('_')[2])] = value
+            # A factorised encoder has the times of a clip in the batch.
+            maps[int(path[-2].rpartition('_')[2])] = value.reshape(
+                len(images), -1, *value.shape[2:]
+            )
     return logits, dict(sorted(maps.items()))

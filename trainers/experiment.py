@@ -187,6 +187,19 @@ class Experiment:
         with closing(alone.train_batches(step - 1)) as batches:
             return [str(i) for i in next(batches)['id']]
 
+    def eval_examples(
+        self,
+        dataset: Dataset,
+        split: str,
+        geometry: Geometry | None = None,
+        views: Views | None = None,
+    ) -> Examples:
+        """Those of `eval_batches`."""
+        geometry = geometry or self.eval_geometry
+        if self.clip is None:
+            return Images(dataset, split, geometry)
+        return EvalClips(dataset, split, geometry, self.clip, views or Views())
+
     def eval_batches(
         self,
         dataset: Dataset,
@@ -204,12 +217,7 @@ class Experiment:
             geometry: instead of that of `config.eval_geometry`.
             views: of videos; by default one in the middle.
         """
-        geometry = geometry or self.eval_geometry
-        examples: Examples = (
-            Images(dataset, split, geometry)
-            if self.clip is None
-            else EvalClips(dataset, split, geometry, self.clip, views or Views())
-        )
+        examples = self.eval_examples(dataset, split, geometry, views)
         return eval_batches(examples, batch_size=batch_size, reading=self.reading)
 
 

@@ -1,16 +1,18 @@
-"""Pictures of where each token looks."""
+"""Pictures of where each token looks: of images a PNG, of clips an animated GIF."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
 from datasets.dataset import Unreadable
+from datasets.examples import Sample
 from token_learner.maps import apply_with_maps
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
@@ -19,43 +21,44 @@ from trainers.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
+GIF_FPS = 6
+
 
 def visualize(
     experiment: Experiment, evaluators: Evaluators, workdir: Path, count: int = 10
 ) -> Path:
-    """Draws attention_maps.png: some images of the first evaluator's split and their maps.
+    """Draws attention_maps.png, of videos attention_maps.gif: some examples and their maps.
 
     Args:
         experiment: of the model.
         evaluators: the first one's split is drawn from.
         workdir: of the checkpoint; the picture is written there too.
-        count: images, spread evenly over the split.
+        count: images or videos, spread evenly over the split. Of a video the clip in the middle.
 
     Returns:
         The picture's path.
 
     Raises:
-        UserError: if there is no checkpoint, the model has no TokenLearner, the dataset has videos,
-            or one of the images cannot be read.
+        UserError: if there is no checkpoint, the model has no TokenLearner, or one of the examples
+            cannot be read.
     """
-    if experiment.clip is not None:
-        raise UserError(
-            f'{experiment.data.dataset.name} has videos, and pictures are of images; use a model '
-            'of images'
-        )
     state = restore_trained(workdir, experiment)
-    source = experiment.data.dataset.split(evaluators.first.split)
-    count = min(count, len(source))
-    rows = (np.arange(count) * 2 + 1) * len(source) // (2 * count)
+    examples = experiment.eval_examples(experiment.data.dataset, evaluators.first.split)
+    count = min(count, len(examples))
+    rows = (np.arange(count) * 2 + 1) * len(examples) // (2 * count)
     try:
-        examples = [source[int(i)] for i in rows]
-        images = np.stack([experiment.eval_geometry(e['image'], (0,)) for e in examples])
+        samples = [examples.sample(int(i), (0,)) for i in rows]
+        pixels = np.stack([draw(sample, examples.shape) for sample in samples])
     except Unreadable as error:
-        raise UserError(f'an image cannot be read: {error}; mend the data') from error
+        raise UserError(f'an example cannot be read: {error}; mend the data') from error
 
-    inputs = experiment.preprocess(jnp.asarray(images))
+    pixels = pixels.reshape(count, *experiment.input_shape)
     logits, maps = jax.device_get(
-        apply_with_maps(experiment.model.clone(scan=False), state.variables, inputs)
+        apply_with_maps(
+            experiment.model.clone(scan=False),
+            state.variables,
+            experiment.preprocess(jnp.asarray(pixels)),
+        )
     )
     if not maps:
         spec, tokenizer = (experiment.model_settings[k] for k in ('spec', 'tokenizer'))
@@ -66,55 +69,69 @@ def visualize(
     layer, first = next(iter(maps.items()))
     names = experiment.data.dataset.label_names
     captions = [
-        f'label {", ".join(names[i] for i in labels_of(e))}\npredicted {names[k]}'
-        for e, k in zip(examples, logits.argmax(-1), strict=True)
+        f'label {", ".join(names[i] for i in labels_of(sample))}\npredicted {names[k]}'
+        for sample, k in zip(samples, logits.argmax(-1), strict=True)
     ]
-    covered = [n - n % p for n, p in zip(images.shape[1:3], experiment.model.patch, strict=True)]
-    figure = draw_maps(images, first[:, 0], captions, covered)
+    side, patch = experiment.data.resolution, experiment.model.patch[-1]
+    clips = pixels if experiment.clip is not None else pixels[:, None]
+    figure, show = draw_maps(clips, first, captions, side - side % patch)
     figure.suptitle(
         f'{experiment.model_settings["spec"]} after {int(state.step)} steps: '
         f'where the tokens before layer {layer} look'
     )
-    path = workdir / 'attention_maps.png'
-    figure.savefig(path, dpi=100)
+    if experiment.clip is None:
+        path = workdir / 'attention_maps.png'
+        figure.savefig(path, dpi=100)
+    else:
+        path = workdir / 'attention_maps.gif'
+        animation = FuncAnimation(figure, show, frames=clips.shape[1])
+        animation.save(path, PillowWriter(fps=GIF_FPS), dpi=60)
     log.info('picture: %s', path)
     return path
 
 
 def draw_maps(
-    images: np.ndarray, maps: np.ndarray, captions: list[str], covered: Sequence[int]
-) -> Figure:
-    """One row an image: the image, then each token's map over it.
+    clips: np.ndarray, maps: np.ndarray, captions: list[str], covered: int
+) -> tuple[Figure, Callable[[int], Sequence[Any]]]:
+    """One row an example: the image, then each token's map over it.
 
-    Each map is scaled to its own range and stretched over the pixels.
+    Each map is scaled to its own range, of a clip that over all times, and stretched over the
+    pixels.
 
     Args:
-        images: [b, H, W, channels] uint8, one or three channels.
-        maps: [b, s, h, w].
+        clips: [b, T, H, W, channels] uint8, one or three channels; T is 1 for images.
+        maps: [b, t, s, h, w], t of them spread over the T frames.
         captions: b texts.
-        covered: height and width that the maps cover, from the upper left corner, pixels.
+        covered: of each side what the maps cover, from the upper left corner, pixels.
+
+    Returns:
+        The figure, of the first frame, and a function that shows another one.
     """
-    b, s = maps.shape[:2]
+    (b, frames, height, width, _), (times, s) = clips.shape, maps.shape[1:3]
+    low, high = (edge(maps, axis=(1, 3, 4), keepdims=True) for edge in (np.min, np.max))
+    scaled = (maps - low) / np.maximum(high - low, 1e-12)
+    colors, grey = clips.squeeze(-1) if clips.shape[-1] == 1 else clips, clips.mean(axis=-1)
     figure = Figure(figsize=(1.15 * (s + 1) + 2, 1.2 * b + 0.7), layout='constrained')
     axes = figure.subplots(b, s + 1, squeeze=False)
+    shown: list[tuple[Any, np.ndarray]] = []  # pictures, and of each its frames
     for i in range(b):
-        height, width = images.shape[1:3]
-        extent = (0, width, height, 0)
         for j, axis in enumerate(axes[i]):
-            shade = images[i].mean(axis=-1) if j else images[i].squeeze()
-            axis.imshow(shade, cmap='gray', vmin=0, vmax=255, extent=extent)
+            picture = (grey if j else colors)[i]
+            extent = (0, width, height, 0)
+            shown.append(
+                (axis.imshow(picture[0], cmap='gray', vmin=0, vmax=255, extent=extent), picture)
+            )
             if j:
-                low, high = maps[i, j - 1].min(), maps[i, j - 1].max()
-                scaled = (maps[i, j - 1] - low) / max(high - low, 1e-12)
                 heat = axis.imshow(
-                    scaled,
+                    scaled[i, 0, j - 1],
                     cmap='inferno',
                     vmin=0,
                     vmax=1,
                     alpha=0.65,
-                    extent=(0, covered[1], covered[0], 0),
+                    extent=(0, covered, covered, 0),
                     interpolation='bilinear',
                 )
+                shown.append((heat, np.repeat(scaled[i, :, j - 1], frames // times, axis=0)))
             axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
             if i == 0:
                 axis.set_title(f'token {j}' if j else 'input', fontsize=9)
@@ -124,9 +141,23 @@ def draw_maps(
     bar = figure.colorbar(heat, ax=axes, shrink=0.5, pad=0.01, aspect=40, ticks=[0, 1])
     bar.ax.set_yticklabels(['least', 'most'])
     bar.set_label('weight of a position, each map on a scale of its own', fontsize=9)
-    return figure
+
+    def show(frame: int) -> Sequence[Any]:
+        for artist, pictures in shown:
+            artist.set_data(pictures[frame])
+        return [artist for artist, _ in shown]
+
+    return figure, show
 
 
-def labels_of(example: Mapping[str, Any]) -> list[int]:
-    """The labels of an example of a source."""
-    return example['labels'] if 'labels' in example else [example['label']]
+def draw(sample: Sample, shape: tuple[int, ...]) -> np.ndarray:
+    """The pixels of a sample, uint8."""
+    pixels = np.empty(shape, np.uint8)
+    sample.draw(pixels)
+    return pixels
+
+
+def labels_of(sample: Sample) -> list[int]:
+    """The labels of a sample, of which -1 is none."""
+    labels = sample.label if isinstance(sample.label, list) else [sample.label]
+    return [label for label in labels if label >= 0]
