@@ -9,11 +9,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BEAM_READY := $(BEAM)/.ready
 
-.PHONY: demo ablation test lint format lock clean
+.PHONY: demo demo-video ablation test lint format lock clean
 
 # Trains a plain ViT and a TokenLearner ViT on the digits and sets them side by side.
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo --seed=$(SEED) $(DEMO)
+
+# The same with ViViTs on videos of digits that move.
+demo-video: $(READY)
+	$(BIN)/python -m benchmarks.demo moving_digits --seed=$(SEED) $(DEMO)
 
 # Trains every tokenizer and fuser on the digits, three seeds each: about an hour on two cores.
 ablation: $(READY)

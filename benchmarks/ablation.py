@@ -197,7 +197,8 @@ def main() -> None:
         for variant in VARIANTS:
             folder = workdir(variant, seed)
             if not (folder / 'results.json').exists():
-                run(command(variant.arg(args.epochs), folder, seed, 'train', variant.settings))
+                arg = variant.arg(args.epochs)
+                run(command('digits', arg, folder, seed, 'train', variant.settings))
     steps = measure_steps([variant.config() for variant in VARIANTS])
     rows: list[Any] = [
         collect(variant, [workdir(variant, seed) for seed in args.seeds], step)
