@@ -1,7 +1,8 @@
 """The layouts of PyTorch's arrays and ours, for the parameters of a ViT.
 
-PyTorch keeps a convolution as [out, in, height, width], a dense layer as [out, in] and the heads
-of attention in one axis; Flax has [height, width, in, out], [in, out] and [heads, channels].
+PyTorch keeps a convolution as [out, in, height, width], of clips with time before height, a dense
+layer as [out, in] and the heads of attention in one axis; Flax has [height, width, in, out], time
+before height too, [in, out] and [heads, channels].
 """
 
 import re
@@ -20,8 +21,8 @@ def from_torch(path: str, array: np.ndarray, heads: int) -> tuple[str, np.ndarra
     """
     module, _, leaf = path.rpartition('/')
     new = f'{module}/{"scale" if "norm" in module else "kernel"}' if leaf == 'weight' else path
-    if new == 'embedding/kernel' and array.ndim == 4:
-        return new, array.transpose(2, 3, 1, 0)
+    if new == 'embedding/kernel' and array.ndim > 3:
+        return new, np.moveaxis(array, (1, 0), (-2, -1))
     if new.endswith('/kernel'):
         array = array.T
     try:
