@@ -53,10 +53,9 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     Raises:
         UserError: if the weights cannot be read, or do not fit but for what the config names.
     """
-    state, source = create_state(experiment), experiment.init_from
+    source = experiment.init_from
     if not source.path:
-        return state
-    params = flatten_dict(state.params, sep='/')
+        return create_state(experiment)
     try:
         weights = read_weights(Path(source.path).expanduser())
         if weights.about.get('heads', experiment.model.heads) != experiment.model.heads:
@@ -65,6 +64,8 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
                 f'{experiment.model.heads}; use a spec of its size'
             )
         ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
+        state = create_state(experiment)
+        params = flatten_dict(state.params, sep='/')
         adapted, report = adapt(
             {**ours, **{path: weights.flat[path] for path in unknown}},
             params,
@@ -175,6 +176,7 @@ def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
             size, patch = (config['num_frames'], *size), tuple(config['tubelet_size'])
         else:
             patch = _sides(config['patch_size'])
+        grid = tuple(side // part for side, part in zip(size, patch, strict=True))
         about = {
             'model.gelu': 'erf' if config['hidden_act'] == 'gelu' else 'tanh',
             'heads': config['num_attention_heads'],
@@ -182,7 +184,6 @@ def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
     except (ValueError, KeyError, TypeError) as error:
         line = f'{type(error).__name__}: {error}'
         raise ValueError(f'{file} describes no ViT and no ViViT ({line}); get it anew') from error
-    grid = tuple(side // part for side, part in zip(size, patch, strict=True))
     return Weights(flat, 'huggingface', grid, None, about)
 
 

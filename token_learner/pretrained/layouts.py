@@ -40,7 +40,7 @@ def from_torch(path: str, array: np.ndarray, heads: int) -> tuple[str, np.ndarra
 def to_torch(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """The inverse of `from_torch`; the array is contiguous, which safetensors relies on."""
     if path == 'embedding/kernel':
-        array = array.transpose(3, 2, 0, 1)
+        array = np.moveaxis(array, (-2, -1), (1, 0))
     elif _BY_HEAD.search(path):
         array = array.reshape(*array.shape[:-2], -1).T
     elif path.endswith(_OF_HEADS):
