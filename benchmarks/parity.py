@@ -120,7 +120,9 @@ def apply(model: nn.Module, params: Any, inputs: Arrays) -> np.ndarray:
         out = model.apply({'params': params}, inputs['tokens'], grid) - grid
         return np.asarray(out).reshape(inputs['original'].shape)
     (x,) = inputs.values()
-    return np.asarray(model.apply({'params': params}, x if isinstance(model, ViT) else as_grid(x)))
+    return np.asarray(
+        jax.jit(model.apply)({'params': params}, x if isinstance(model, ViT) else as_grid(x))
+    )
 
 
 def below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
@@ -182,7 +184,7 @@ def run_vit(
     model: ViT, params: Any, images: np.ndarray, logits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     with jax.default_matmul_precision('highest'):
-        return np.asarray(model.apply({'params': params}, jnp.asarray(images))), logits
+        return np.asarray(jax.jit(model.apply)({'params': params}, jnp.asarray(images))), logits
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -56,18 +56,12 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     source = experiment.init_from
     if not source.path:
         return create_state(experiment)
+    weights, ours = _read(experiment)
+    state = create_state(experiment)
+    params = flatten_dict(state.params, sep='/')
     try:
-        weights = read_weights(Path(source.path).expanduser())
-        if weights.about.get('heads', experiment.model.heads) != experiment.model.heads:
-            raise ValueError(
-                f'{source.path} has {weights.about["heads"]} heads, the model '
-                f'{experiment.model.heads}; use a spec of its size'
-            )
-        ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
-        state = create_state(experiment)
-        params = flatten_dict(state.params, sep='/')
         adapted, report = adapt(
-            {**ours, **{path: weights.flat[path] for path in unknown}},
+            ours,
             params,
             new=source.new,
             unused=source.unused,
@@ -100,6 +94,22 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     made = unflatten_dict(placed, sep='/')
     ema = jax.tree.map(jnp.copy, made) if experiment.ema else None
     return dataclasses.replace(state, params=made, ema=ema)
+
+
+def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
+    """The weights of `config.init_from`, and all of them by our names where they have one."""
+    path, model = experiment.init_from.path, experiment.model
+    try:
+        weights = read_weights(Path(path).expanduser())
+        if weights.about.get('heads', model.heads) != model.heads:
+            raise ValueError(
+                f'{path} has {weights.about["heads"]} heads, the model {model.heads}; use a spec '
+                'of its size'
+            )
+        ours, unknown = rename(weights.flat, source=weights.source, model=model)
+    except ValueError as error:
+        raise UserError(f'config.init_from: {error}') from error
+    return weights, ours | {path: weights.flat[path] for path in unknown}
 
 
 def compare(
@@ -155,8 +165,7 @@ def read_weights(path: Path) -> Weights:
     flat, source = read(path)
     if source == OURS:
         made = read_export(path).about
-        labels = labels_digest(made['label_names'])
-        return _of_config(flat, made['model'], made, made['clip'], labels)
+        return _of_config(flat, made, made, labels_digest(made['label_names']))
     config = (path if path.is_dir() else path.parent) / 'config.json'
     if source == 'huggingface' and config.is_file():
         return _of_huggingface(flat, config)
@@ -181,7 +190,7 @@ def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
             'model.gelu': 'erf' if config['hidden_act'] == 'gelu' else 'tanh',
             'heads': config['num_attention_heads'],
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         line = f'{type(error).__name__}: {error}'
         raise ValueError(f'{file} describes no ViT and no ViViT ({line}); get it anew') from error
     return Weights(flat, 'huggingface', grid, None, about)
@@ -212,22 +221,19 @@ def _read_step(folder: Path) -> Weights:
         line = ' '.join(str(error).split())[:200]
         raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
     flat = flatten_dict(restored, sep='/')
-    data, labels = config['dataset'], identity['dataset.labels']
-    return _of_config(flat, config['model'], data, config['clip'], labels)
+    return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
 
 
 def _of_config(
-    flat: Mapping[str, np.ndarray],
-    model: Mapping[str, Any],
-    data: Mapping[str, Any],
-    clip: Mapping[str, Any],
-    labels: str,
+    flat: Mapping[str, np.ndarray], config: Mapping[str, Any], data: Mapping[str, Any], labels: str
 ) -> Weights:
-    """Weights of ours, with the settings of their model, data and clips."""
+    """Weights of ours, with the settings of their model, clips and data."""
+    clip = {'clip': {}, **config}['clip']  # checkpoints are older than videos
     size = (*([clip['frames']] if clip else []), data['resolution'], data['resolution'])
-    about = {f'model.{key}': value for key, value in model.items()}
+    about = {f'model.{key}': value for key, value in config['model'].items()}
     about |= {f'dataset.{key}': data[key] for key in ('mean', 'std')}
-    return Weights(flat, OURS, build_model(model, 1).position_grid(size), labels, about)
+    grid = build_model(config['model'], 1).position_grid(size)
+    return Weights(flat, OURS, grid, labels, about)
 
 
 def _place(array: Any, like: jax.Array) -> jax.Array:
