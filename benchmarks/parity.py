@@ -7,8 +7,8 @@ A case is one of
 - Scenic's: NAME.npz with parameters (`params/...`), inputs (`input/...`), the output and `meta`:
   the class and constructor arguments that made it;
 - vision_transformer's: a checkpoint NAME.npz, and NAME_io.npz with `images` and `logits`;
-- Hugging Face's: a folder with config.json, model.safetensors, and io.npz with `pixel_values` and
-  `logits`.
+- Hugging Face's: a folder with config.json, model.safetensors, and io.npz with `pixel_values`, the
+  channels before height and width, and `logits`.
 
 The parameters are converted by `token_learner.pretrained.convert`, our module is applied, and the
 largest absolute error is printed. Exit status 1 if an error is above what `FAMILIES` allows, a part
@@ -31,12 +31,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from token_learner import TokenFuser, TokenLearner, TokenLearnerV11, ViT
+from token_learner import TokenFuser, TokenLearner, TokenLearnerV11, ViT, ViViT
 from token_learner.encoder import Factory
 from token_learner.pretrained import convert, read
 
 IO = '_io.npz'
 AUGREG_HEADS = 4  # the files do not say
+# What transformers calls them; its three forms of 'tanh' are one function.
+GELUS = dict.fromkeys(('gelu_fast', 'gelu_new', 'gelu_pytorch_tanh'), 'tanh') | {'gelu': 'erf'}
 
 Arrays = Mapping[str, Any]
 Run = Callable[[Path], tuple[np.ndarray, np.ndarray]]
@@ -58,20 +60,27 @@ def make_token_fuser(args: Mapping[str, Any], name: str | None = None) -> nn.Mod
 
 
 def make_vit(args: Mapping[str, Any]) -> nn.Module:
-    """Our ViT for the arguments of Scenic's TokenLearnerViT."""
+    """Our ViT, or of clips ViViT, for the arguments of Scenic's TokenLearnerViT."""
     if args['classifier'] != 'gap':
         raise ValueError(f'classifier {args["classifier"]!r} has no counterpart here')
     tokenizer = args['tokenizer']
+    make: Callable[..., ViT] = ViT
+    patch = tuple(tokenizer['patches']['size'])
+    if tokenizer['type'] == 'video':
+        method = tokenizer['temporal_encoding_config']['method']
+        if method != '3d_conv':
+            raise ValueError(f'temporal encoding {method!r} has no counterpart here')
+        make, patch = ViViT, (patch[2], *patch[:2])
     v11 = tokenizer.get('use_v11', True)
     make_tokenizer = make_token_learner_v11 if v11 else make_token_learner
     reductions: tuple[tuple[int, Factory], ...] = ()
     fuser: Factory | None = None
-    if tokenizer['type'] == 'dynamic':
+    if tokenizer['type'] in ('dynamic', 'video'):
         reductions = ((tokenizer['tokenlearner_loc'], partial(make_tokenizer, tokenizer)),)
         fuser = partial(make_token_fuser, {}) if tokenizer['use_tokenfuse'] else None
-    return ViT(
+    return make(
         num_classes=args['num_classes'],
-        patch=tuple(tokenizer['patches']['size']),
+        patch=patch,
         width=args['hidden_size'],
         layers=args['num_layers'],
         heads=args['num_heads'],
@@ -111,7 +120,9 @@ def apply(model: nn.Module, params: Any, inputs: Arrays) -> np.ndarray:
         out = model.apply({'params': params}, inputs['tokens'], grid) - grid
         return np.asarray(out).reshape(inputs['original'].shape)
     (x,) = inputs.values()
-    return np.asarray(model.apply({'params': params}, x if isinstance(model, ViT) else as_grid(x)))
+    return np.asarray(
+        jax.jit(model.apply)({'params': params}, x if isinstance(model, ViT) else as_grid(x))
+    )
 
 
 def below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
@@ -152,18 +163,20 @@ def run_augreg(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def run_huggingface(path: Path) -> tuple[np.ndarray, np.ndarray]:
     flat, source = read(path)
     config = json.loads((path / 'config.json').read_text())
-    model = ViT(
+    of_clips = config['model_type'] == 'vivit'
+    make: Callable[..., ViT] = ViViT if of_clips else ViT
+    model = make(
         num_classes=flat['classifier.bias'].size,
-        patch=(config['patch_size'], config['patch_size']),
+        patch=tuple(config['tubelet_size']) if of_clips else (config['patch_size'],) * 2,
         width=config['hidden_size'],
         layers=config['num_hidden_layers'],
         heads=config['num_attention_heads'],
         mlp_dim=config['intermediate_size'],
         head='token',
-        gelu={'gelu': 'erf', 'gelu_pytorch_tanh': 'tanh'}[config['hidden_act']],
+        gelu=GELUS[config['hidden_act']],
     )
     case = load(path / 'io.npz')
-    images = case['pixel_values'].transpose(0, 2, 3, 1)
+    images = np.moveaxis(case['pixel_values'], -3, -1)
     return run_vit(model, convert(flat, source=source, model=model), images, case['logits'])
 
 
@@ -171,7 +184,7 @@ def run_vit(
     model: ViT, params: Any, images: np.ndarray, logits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     with jax.default_matmul_precision('highest'):
-        return np.asarray(model.apply({'params': params}, jnp.asarray(images))), logits
+        return np.asarray(jax.jit(model.apply)({'params': params}, jnp.asarray(images))), logits
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -185,8 +198,10 @@ FAMILIES: dict[str, tuple[Run, float]] = {
     'token_learner_': (run_scenic, 1e-5),
     'token_fuser': (run_scenic, 1e-5),
     'vit_': (run_scenic, 1e-5),
+    'vivit_': (run_scenic, 1e-5),
     'augreg_vit_': (run_augreg, 1e-5),
     'hf_vit': (run_huggingface, 1e-4),
+    'hf_vivit': (run_huggingface, 1e-4),
 }
 
 

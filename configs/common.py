@@ -117,6 +117,9 @@ def default_config(spec: str) -> ConfigDict:
                 'path': '',
                 'new': ('^head/',),
                 'unused': ('^head/', '^class_token', '^representation/'),
+                # Of an image model's patches for clips: at the 'central' frame, or the 'average'.
+                'inflate': 'central',
+                'resize_time': False,  # whether positions of another number of times are resized
             },
             'optimizer': {
                 'name': 'adamw',

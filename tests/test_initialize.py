@@ -6,11 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from configs import digits
+from configs import digits, moving_digits
 from token_learner.pretrained import to_augreg, to_huggingface, write_huggingface
+from token_learner.pretrained.convert import place
+from token_learner.pretrained.layouts import to_torch
+from token_learner.pretrained.names import names_of
 from trainers.checkpoints import open_checkpoints
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
@@ -22,6 +25,14 @@ def make(model, path='', new=('^head/',), **settings):
     config = digits.get_config(f'model={model},res=28')
     config.model.update(settings)
     config.init_from.path, config.init_from.new = str(path), new
+    return make_experiment(config.lock())
+
+
+def make_video(model, path='', new=('^head/',), frames=8, init_from=(), **settings):
+    config = moving_digits.get_config(f'model={model}')
+    config.dataset.resolution, config.clip.frames = 28, frames
+    config.model.update(settings)
+    config.init_from.update(path=str(path), new=new, **dict(init_from))
     return make_experiment(config.lock())
 
 
@@ -148,3 +159,125 @@ def test_weights_that_were_trained_otherwise_are_told_of(plain, tmp_path):
     begin(dataclasses.replace(experiment, data=pixels), tmp_path)
     rows = json.loads((tmp_path / 'init_from.json').read_text())
     assert rows['trained_otherwise'] == {'dataset.mean': [[0.5], [0.1]]}
+
+
+def save(folder, experiment, seed):
+    """A workdir with a checkpoint of random parameters, which it returns."""
+    state, rng = create_state(experiment), np.random.default_rng(seed)
+    noise = [x + 0.1 * rng.normal(size=x.shape) for x in jax.tree.leaves(state.params)]
+    tree = jax.tree.unflatten(jax.tree.structure(state.params), noise)
+    state = state.replace(params=jax.tree.map(lambda x, y: y.astype(x.dtype), state.params, tree))
+    with open_checkpoints(folder, experiment) as checkpoints:
+        checkpoints.save(1, state)
+    return params(state)
+
+
+FUSED = {'version': 'v1.1', 'fuser_norm': 'full', 'beta': 'mlp'}
+
+
+@pytest.fixture(scope='module')
+def fused(tmp_path_factory):
+    """An image model with TokenLearner and TokenFuser: the workdir, and the parameters."""
+    folder = tmp_path_factory.mktemp('fused')
+    return folder, save(folder, make('mini/7-3at2-fuser', **FUSED), 1)
+
+
+@pytest.fixture(scope='module')
+def of_clips(tmp_path_factory):
+    """The same of a plain model of clips with a class token."""
+    folder = tmp_path_factory.mktemp('clips')
+    return folder, save(folder, make_video('ViViT-mini/7x2', head='token'), 2)
+
+
+def test_a_model_of_images_begins_one_of_clips(fused, tmp_path):
+    folder, old = fused
+    image = make('mini/7-3at2-fuser', **FUSED)
+    average = {'inflate': 'average'}
+    model, settings = 'ViViT-mini/7x2-3at2-fuser', {**FUSED, 'mix_scope': 'clip'}
+    experiment = make_video(model, folder, init_from=average, **settings)
+    made = params(begin(experiment, tmp_path))
+    told = json.loads((tmp_path / 'init_from.json').read_text())
+    actions = {row['path']: row['action'] for row in told['parameters']}
+    inflated = {path for path, action in actions.items() if action == 'inflated'}
+    mixing = {f'encoder/fuser_{i}/mix/{leaf}' for i in (2, 3) for leaf in ('kernel', 'bias')}
+    assert inflated == {'embedding/kernel', 'position_embedding', *mixing}
+    assert {path for path, action in actions.items() if action == 'skipped'} == {
+        'head/kernel',
+        'head/bias',
+    }
+    assert set(actions.values()) == {'inflated', 'skipped', 'loaded'}
+    assert told['trained_otherwise'] == {}
+    # What the head reads is the same, so give both the same head.
+    head = {'kernel': np.ones((64, 1)), 'bias': np.zeros(1)}
+    images = np.random.default_rng(3).normal(size=(2, 28, 28, 1)).astype(np.float32)
+    clips = np.repeat(images[:, None], 8, axis=1)
+    outs = [
+        jax.jit(model.clone(num_classes=1).apply)(
+            {'params': {**unflatten_dict(flat, sep='/'), 'head': head}}, inputs
+        )
+        for model, flat, inputs in [
+            (image.model, old, images),
+            (experiment.model, made, clips),
+        ]
+    ]
+    np.testing.assert_allclose(*outs, atol=1e-5, rtol=1e-5)
+
+
+def test_clips_of_other_lengths_are_resized_only_if_asked_for(of_clips, tmp_path):
+    folder, old = of_clips
+    longer = {'model': 'ViViT-mini/7x2', 'path': folder, 'head': 'token', 'frames': 14}
+    with pytest.raises(UserError, match=r'is for 4 times .* for 7: use clips of 4 .*resize_time=T'):
+        begin(make_video(**longer), tmp_path)
+    made = params(begin(make_video(**longer, init_from={'resize_time': True}), tmp_path))
+    was, position = (x['position_embedding'][0, 1:].reshape(-1, 16, 64) for x in (old, made))
+    np.testing.assert_allclose(position[::2], was, atol=1e-6)
+    np.testing.assert_allclose(position[1], (was[0] + was[1]) / 2, atol=1e-6)
+
+
+def test_a_vivit_of_transformers_begins_ours(of_clips, tmp_path):
+    _, old = of_clips
+    experiment = make_video('ViViT-mini/7x2', tmp_path, (), head='token')
+    names = {ours: theirs for theirs, ours in names_of('huggingface', experiment.model).items()}
+    theirs = dict(to_torch(*item) for item in old.items())
+    flat = {place(path, names, after='.'): array for path, array in theirs.items()}
+    assert 'vivit.encoder.layer.3.attention.attention.query.weight' in flat
+    config = {
+        'model_type': 'vivit',
+        'hidden_act': 'gelu_fast',
+        'num_attention_heads': 4,
+        'num_frames': 8,
+        'tubelet_size': [2, 7, 7],
+        'image_size': 28,
+    }
+    write_huggingface(tmp_path, flat, config)
+    made = params(begin(experiment, tmp_path))
+    assert made.keys() == old.keys()
+    for path, array in made.items():
+        np.testing.assert_array_equal(array, old[path], path)
+    assert json.loads((tmp_path / 'init_from.json').read_text())['trained_otherwise'] == {}
+    for changes, message in [
+        ({'num_frames': 4}, r'source_grid=\(2, 4, 4\) has no 64 positions'),
+        ({'num_attention_heads': 2}, 'has 2 heads, the model 4'),
+        ({'tubelet_size': None}, 'config.json describes no ViT and no ViViT .TypeError'),
+        ({'image_size': 'large'}, 'config.json describes no ViT and no ViViT'),
+    ]:
+        write_huggingface(tmp_path, flat, config | changes)
+        with pytest.raises(UserError, match=message) as error:
+            begin(experiment, tmp_path)
+        assert '\n' not in str(error.value)
+
+
+def test_a_model_of_another_family_is_told(fused, of_clips, tmp_path):
+    images, clips = fused[0], of_clips[0]
+    cases = [
+        (make('mini/7', clips, head='token'), 'a model of clips, and this is one of images; begin'),
+        (make_video('ViViT-mini/4x2', images), r'embedding/kernel \(7, 7, 1, 64\) -> \(2, 4, 4, 1'),
+    ]
+    for experiment, message in cases:
+        with pytest.raises(UserError, match=message) as error:
+            begin(experiment, tmp_path)
+        assert '\n' not in str(error.value)
+    with pytest.raises(
+        UserError, match="inflate='first' is not known; use one of central, average"
+    ):
+        make_video('ViViT-mini/7x2', init_from={'inflate': 'first'})

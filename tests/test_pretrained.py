@@ -236,7 +236,7 @@ def test_a_plain_vit_begins_a_token_learner():
     }
     lines = format_report(report).splitlines()
     assert len(lines) == 13
-    assert lines[0] == '52 loaded, 1 resized, 5 skipped, 6 missing'
+    assert lines[0] == '52 loaded, 1 resized, 0 inflated, 5 skipped, 6 missing'
     assert lines[1] == 'missing  encoder/tokenizer_2/conv_0/kernel  - -> (3, 3, 32, 8)'
     assert 'resized  position_embedding                 (1, 17, 32) -> (1, 36, 32)' in lines
     assert 'skipped  head/kernel                        (6, 9) -> (32, 5)' in lines
@@ -265,7 +265,7 @@ def test_equal_layers_share_a_row():
     params, report = adapt(source | {'head/bias': np.ones(2)}, target, unused=['block_'])
     assert params['head/bias'].dtype == jnp.bfloat16
     assert format_report(report) == (
-        '1 loaded, 0 resized, 3 skipped, 0 missing\n'
+        '1 loaded, 0 resized, 0 inflated, 3 skipped, 0 missing\n'
         'skipped  encoder/block_*/mlp/out/bias  (4,) -> -  x3'
     )
 

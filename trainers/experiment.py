@@ -24,6 +24,7 @@ from datasets.registry import DATASETS
 from token_learner.build import build_model
 from token_learner.checks import check_choice, check_positive
 from token_learner.layers import stack_layers, unstack_layers
+from token_learner.pretrained import INFLATIONS
 from token_learner.vit import ViT
 from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
@@ -95,11 +96,18 @@ class InitFrom:
         path: a workdir, a checkpoint, or a file or folder of public weights; '' begins anew.
         new: expressions of our parameters that keep their initial values.
         unused: expressions of parameters of the source that may be left out.
+        inflate: of an image model's patches for clips, 'central' or 'average'.
+        resize_time: whether positions of another number of times are resized.
     """
 
     path: str
     new: Sequence[str]
     unused: Sequence[str]
+    inflate: str
+    resize_time: bool
+
+    def __post_init__(self) -> None:
+        check_choice('inflate', self.inflate, INFLATIONS)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from token_learner.build import RUNTIME_SETTINGS, build_model
-from token_learner.pretrained import OURS, adapt, format_report, read, rename
+from token_learner.pretrained import OURS, Row, adapt, format_report, read, rename
 from trainers.checkpoints import labels_digest
 from trainers.construct import UserError
 from trainers.experiment import Experiment
@@ -31,7 +31,7 @@ class Weights(NamedTuple):
     Attributes:
         flat: path -> array.
         source: whose names they have, see `token_learner.pretrained.rename`.
-        grid: rows and columns of the positions; None is a square.
+        grid: of the positions, see `adapt`; None is not known.
         labels: digest of the classes of the head, where it is known.
         about: what they were trained with, as far as it is known: keys of the config, with dots,
             and `heads`.
@@ -53,37 +53,33 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     Raises:
         UserError: if the weights cannot be read, or do not fit but for what the config names.
     """
-    state, source = create_state(experiment), experiment.init_from
+    source = experiment.init_from
     if not source.path:
-        return state
+        return create_state(experiment)
+    weights, ours = _read(experiment)
+    state = create_state(experiment)
     params = flatten_dict(state.params, sep='/')
     try:
-        weights = read_weights(Path(source.path).expanduser())
-        if weights.about.get('heads', experiment.model.heads) != experiment.model.heads:
-            raise ValueError(
-                f'{source.path} has {weights.about["heads"]} heads, the model '
-                f'{experiment.model.heads}; use a spec of its size'
-            )
-        ours, unknown = rename(weights.flat, source=weights.source, model=experiment.model)
         adapted, report = adapt(
-            {**ours, **{path: weights.flat[path] for path in unknown}},
+            ours,
             params,
             new=source.new,
             unused=source.unused,
             source_grid=weights.grid,
             target_grid=experiment.model.position_grid(experiment.input_shape[:-1]),
+            inflate=source.inflate,
+            resize_time=source.resize_time,
         )
     except ValueError as error:
         raise UserError(f'config.init_from: {error}') from error
-    taken = {row.path for row in report if row.action in ('loaded', 'resized')}
     ours_labels = labels_digest(experiment.data.dataset.label_names)
-    if 'head/kernel' in taken and weights.labels not in (None, ours_labels):
+    if 'head/kernel' in _taken(report) and weights.labels not in (None, ours_labels):
         raise UserError(
             f'config.init_from: the head of {source.path} is of other classes than those of '
             f"{experiment.data.dataset.name}; put '^head/' into config.init_from.new"
         )
     log.info('weights of %s: %s', source.path, format_report(report))
-    differences = compare(weights.about, experiment, taken)
+    differences = compare(weights.about, experiment, report)
     for key, (theirs, here) in differences.items():
         log.warning('the weights were trained with config.%s=%r, here it is %r', key, theirs, here)
     write_json(
@@ -100,12 +96,29 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     return dataclasses.replace(state, params=made, ema=ema)
 
 
+def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
+    """The weights of `config.init_from`, and all of them by our names where they have one."""
+    path, model = experiment.init_from.path, experiment.model
+    try:
+        weights = read_weights(Path(path).expanduser())
+        if weights.about.get('heads', model.heads) != model.heads:
+            raise ValueError(
+                f'{path} has {weights.about["heads"]} heads, the model {model.heads}; use a spec '
+                'of its size'
+            )
+        ours, unknown = rename(weights.flat, source=weights.source, model=model)
+    except ValueError as error:
+        raise UserError(f'config.init_from: {error}') from error
+    return weights, ours | {path: weights.flat[path] for path in unknown}
+
+
 def compare(
-    about: Mapping[str, Any], experiment: Experiment, taken: Collection[str]
+    about: Mapping[str, Any], experiment: Experiment, report: Collection[Row]
 ) -> dict[str, tuple[Any, Any]]:
     """Settings that change what the weights compute: key -> theirs and ours, where they differ.
 
-    Those of a tokenizer or fuser count only if its weights are taken.
+    Those of a tokenizer, fuser or temporal encoder count only if its weights are taken, and the
+    scope of a mixing not if it was inflated to the clip.
     """
     ours = {
         **{f'model.{key}': value for key, value in experiment.model_settings.items()},
@@ -113,15 +126,25 @@ def compare(
         'dataset.std': list(experiment.data.std),
     }
     leave = {'spec', 'head', 'representation', *RUNTIME_SETTINGS}
+    taken = _taken(report)
     if not any('/tokenizer_' in path for path in taken):
         leave |= {'tokenizer', 'version', 'pooling', 'activation'}
     if not any('/fuser_' in path for path in taken):
         leave |= {'fuser', 'mix_scope', 'beta', 'fuser_norm', 'mix_init'}
+    if any('/mix/' in row.path and row.action == 'inflated' for row in report):
+        leave |= {'mix_scope'}
+    if not any(path.startswith('temporal_') for path in taken):
+        leave |= {'temporal_layers'}
     return {
         key: (value, ours[key])
         for key, value in about.items()
         if key in ours and key.removeprefix('model.') not in leave and value != ours[key]
     }
+
+
+def _taken(report: Collection[Row]) -> set[str]:
+    """The parameters that do not begin anew."""
+    return {row.path for row in report if row.action in ('loaded', 'resized', 'inflated')}
 
 
 def read_weights(path: Path) -> Weights:
@@ -142,15 +165,40 @@ def read_weights(path: Path) -> Weights:
     flat, source = read(path)
     if source == OURS:
         made = read_export(path).about
-        return _of_config(flat, made['model'], made, labels_digest(made['label_names']))
-    about: dict[str, Any] = {'model.gelu': 'tanh'}
-    if source == 'huggingface' and (path / 'config.json').is_file():
-        config = json.loads((path / 'config.json').read_text())
+        return _of_config(flat, made, made, labels_digest(made['label_names']))
+    config = (path if path.is_dir() else path.parent) / 'config.json'
+    if source == 'huggingface' and config.is_file():
+        return _of_huggingface(flat, config)
+    return Weights(flat, source, None, None, {'model.gelu': 'tanh'})
+
+
+def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
+    """Weights of transformers' ViT or ViViT, with what their config.json says.
+
+    Raises:
+        ValueError: if that is no such config.
+    """
+    try:
+        config = json.loads(file.read_text())
+        size = _sides(config['image_size'])
+        if config['model_type'] == 'vivit':
+            size, patch = (config['num_frames'], *size), tuple(config['tubelet_size'])
+        else:
+            patch = _sides(config['patch_size'])
+        grid = tuple(side // part for side, part in zip(size, patch, strict=True))
         about = {
             'model.gelu': 'erf' if config['hidden_act'] == 'gelu' else 'tanh',
             'heads': config['num_attention_heads'],
         }
-    return Weights(flat, source, None, None, about)
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        line = f'{type(error).__name__}: {error}'
+        raise ValueError(f'{file} describes no ViT and no ViViT ({line}); get it anew') from error
+    return Weights(flat, 'huggingface', grid, None, about)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """Height and width, of which a square has one number."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _read_step(folder: Path) -> Weights:
@@ -173,20 +221,19 @@ def _read_step(folder: Path) -> Weights:
         line = ' '.join(str(error).split())[:200]
         raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
     flat = flatten_dict(restored, sep='/')
-    return _of_config(flat, config['model'], config['dataset'], identity['dataset.labels'])
+    return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
 
 
 def _of_config(
-    flat: Mapping[str, np.ndarray],
-    model: Mapping[str, Any],
-    data: Mapping[str, Any],
-    labels: str,
+    flat: Mapping[str, np.ndarray], config: Mapping[str, Any], data: Mapping[str, Any], labels: str
 ) -> Weights:
-    """Weights of ours, with the settings of their model and data."""
-    size = (data['resolution'], data['resolution'])
-    about = {f'model.{key}': value for key, value in model.items()}
+    """Weights of ours, with the settings of their model, clips and data."""
+    clip = {'clip': {}, **config}['clip']  # checkpoints are older than videos
+    size = (*([clip['frames']] if clip else []), data['resolution'], data['resolution'])
+    about = {f'model.{key}': value for key, value in config['model'].items()}
     about |= {f'dataset.{key}': data[key] for key in ('mean', 'std')}
-    return Weights(flat, OURS, build_model(model, 1).position_grid(size), labels, about)
+    grid = build_model(config['model'], 1).position_grid(size)
+    return Weights(flat, OURS, grid, labels, about)
 
 
 def _place(array: Any, like: jax.Array) -> jax.Array:

@@ -8,9 +8,11 @@ from token_learner.pretrained.adapt import Row, adapt, format_report
 from token_learner.pretrained.convert import convert, rename
 from token_learner.pretrained.export import to_augreg, to_huggingface
 from token_learner.pretrained.files import read, write_huggingface
+from token_learner.pretrained.inflate import INFLATIONS
 from token_learner.pretrained.names import OURS, SOURCES
 
 __all__ = [
+    'INFLATIONS',
     'OURS',
     'SOURCES',
     'Row',

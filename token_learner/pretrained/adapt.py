@@ -1,6 +1,5 @@
 """A model's first parameters from those of another."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -8,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ACTIONS = ('loaded', 'resized', 'skipped', 'missing')
+from token_learner.checks import check_choice
+from token_learner.pretrained.inflate import INFLATIONS, inflate_parameter
+from token_learner.pretrained.positions import POSITIONS, Shape, adapt_positions
 
-Shape = tuple[int, ...]
-
-_POSITIONS = 'position_embedding'
+ACTIONS = ('loaded', 'resized', 'inflated', 'skipped', 'missing')
 
 
 class Row(NamedTuple):
@@ -20,8 +19,8 @@ class Row(NamedTuple):
 
     Attributes:
         path: our path.
-        action: 'loaded'; 'resized', to another grid of positions; 'skipped', in the source and
-            not used; 'missing', not in the source and fresh.
+        action: 'loaded'; 'resized', to another grid of positions; 'inflated', from images to
+            clips; 'skipped', in the source and not used; 'missing', not in the source and fresh.
         source: shape in the source, or None.
         target: shape in the model, or None.
     """
@@ -40,6 +39,8 @@ def adapt(
     unused: Collection[str] = (),
     source_grid: Shape | None = None,
     target_grid: Shape | None = None,
+    inflate: str = 'central',
+    resize_time: bool = False,
 ) -> tuple[dict[str, Any], list[Row]]:
     """Fills a model's parameters from those of another, and accounts for every one.
 
@@ -48,30 +49,45 @@ def adapt(
     the model has not is skipped, and so is its position. One that the source has not must be
     named in `new`; then its position is fresh as well.
 
+    A model of images begins one of clips: its kernel and a fuser's mixing become what
+    `inflate_parameter` says, its position embeddings repeat at each time. With joint space-time
+    attention and `head='gap'` a clip of one repeated image then gives the image's own logits. With
+    a class token it does not: there are t copies of each position to attend to, and one token.
+
     Args:
         ours: our path -> array, from `rename`.
         target: the model's parameters, path -> array or `jax.ShapeDtypeStruct`.
         new: expressions, searched for in paths, of parameters that keep their initial values.
         unused: the same, of parameters of the source that may be left out.
-        source_grid: rows and columns of the source's positions; None is a square.
-        target_grid: the same of the model's.
+        source_grid: what the source's positions are for, see `ViT.position_grid`; None is a
+            square, and of clips the model's grid.
+        target_grid: the same of the model's; None is a square.
+        inflate: 'central' or 'average', see `inflate_parameter`.
+        resize_time: whether positions of another number of times are interpolated.
 
     Returns:
         `target` with arrays of the source, of the target's types; and a row for each parameter.
 
     Raises:
         ValueError: if a parameter of the model is not in the source, one of the source not in the
-            model, or shapes differ, and no expression allows it; or if positions make no grid.
+            model, or shapes differ, and no expression allows it; if positions make no grid or are
+            of another number of times; or if a model of clips is to begin one of images.
     """
+    check_choice('inflate', inflate, INFLATIONS)
     fresh = {path for path in target if _matches(path, new)}
-    taken = {path for path in target if path in ours and path not in fresh}
+    times = target_grid[0] if target_grid is not None and len(target_grid) == 3 else 1
+    fitted = {
+        path: _fit(path, ours[path], leaf.shape, times, inflate)
+        for path, leaf in target.items()
+        if path in ours and path not in fresh
+    }
     left = [path for path in ours if path not in target]
     lacking = [path for path in target if path not in ours and path not in fresh]
-    spare = [p for p in left if p != 'class_token' and not _matches(p, [*new, *unused])]
+    spare = [p for p in left if p not in _TOKENS and not _matches(p, [*new, *unused])]
     odd = [
-        f'{path} {ours[path].shape} -> {leaf.shape}'
-        for path, leaf in target.items()
-        if path in taken and not _fits(path, ours[path].shape, leaf.shape)
+        f'{path} {ours[path].shape} -> {target[path].shape}'
+        for path, array in fitted.items()
+        if array is None
     ]
     _refuse(
         {
@@ -84,10 +100,12 @@ def adapt(
     for path, leaf in target.items():
         source = ours[path].shape if path in ours else None
         action = 'missing' if source is None else 'skipped'
-        if path in taken:
-            array, action = ours[path], 'loaded'
-            if path == _POSITIONS:
-                array, action = _positions(ours, target, source_grid, target_grid)
+        if path in fitted:
+            array, action = fitted[path], 'loaded' if source == leaf.shape else 'inflated'
+            if path in POSITIONS:
+                array, action = adapt_positions(
+                    path, ours, target, source_grid, target_grid, resize_time
+                )
             params[path] = np.asarray(array, leaf.dtype)
         report.append(Row(path, action, source, leaf.shape))
     report += [Row(path, 'skipped', ours[path].shape, None) for path in left]
@@ -112,6 +130,7 @@ def format_report(report: Collection[Row]) -> str:
     return '\n'.join(lines)
 
 
+_TOKENS = ('class_token', 'temporal_class_token')
 _LAYER = re.compile(r'((?:block|tokenizer|fuser|layer)[_.])\d+')
 
 
@@ -133,51 +152,14 @@ def _refuse(problems: Mapping[str, list[str]]) -> None:
         raise ValueError('; '.join(parts))
 
 
-def _fits(path: str, source: Shape, target: Shape) -> bool:
-    if path == _POSITIONS:
-        return len(source) == len(target) == 3 and source[2] == target[2]
-    return source == target
-
-
-def _positions(
-    ours: Mapping[str, np.ndarray],
-    target: Mapping[str, Any],
-    source_grid: Shape | None,
-    target_grid: Shape | None,
-) -> tuple[np.ndarray, str]:
-    """Position embeddings [1, n, c] for the model, and the action."""
-    source, leaf = ours[_POSITIONS], target[_POSITIONS]
-    had, has = int('class_token' in ours), int('class_token' in target)
-    if (source.shape, had, source_grid) == (leaf.shape, has, target_grid):
-        return source, 'loaded'
-    old = _grid('source_grid', source_grid, source.shape[1] - had)
-    new = _grid('target_grid', target_grid, leaf.shape[1] - has)
-    if (old, had) == (new, has):
-        return source, 'loaded'
-    token = source[:, :has]
-    if has and not had:
-        if not hasattr(leaf, '__array__'):
-            raise ValueError('the new class token has no position yet; give arrays as target')
-        token = np.asarray(leaf)[:, :1]
-    grid = resize_grid(source[0, had:].reshape(*old, -1), new)
-    return np.concatenate([token, grid.reshape(1, -1, grid.shape[-1])], axis=1), 'resized'
-
-
-def _grid(name: str, grid: Shape | None, positions: int) -> Shape:
-    side = math.isqrt(positions)
-    if grid is None and side**2 != positions:
-        raise ValueError(f'{positions} position embeddings make no square; give {name}')
-    grid = (side, side) if grid is None else tuple(grid)
-    if math.prod(grid) != positions:
-        raise ValueError(f'{name}={grid} has no {positions} positions, as the embeddings have')
-    return grid
-
-
-def resize_grid(grid: np.ndarray, size: Shape) -> np.ndarray:
-    """Interpolates [h, w, c] linearly to [*size, c], corners on corners."""
-    for axis, new in enumerate(size):
-        old = grid.shape[axis]
-        distance = np.linspace(0, old - 1, new)[:, None] - np.arange(old)
-        weights = np.maximum(1 - np.abs(distance), 0)
-        grid = np.moveaxis(np.tensordot(weights, grid, (1, axis)), 0, axis)
-    return grid
+def _fit(path: str, array: np.ndarray, shape: Shape, times: int, inflate: str) -> np.ndarray | None:
+    """The parameter for the model, or None; positions are as they were."""
+    if path == 'embedding/kernel' and (array.ndim, len(shape)) == (5, 4):
+        raise ValueError(
+            'the source is a model of clips, and this is one of images; begin with a model of '
+            'images, or name a model of clips such as ViViT-B/16x2'
+        )
+    fits = array.shape == shape
+    if path in POSITIONS:
+        fits = array.ndim == len(shape) == 3 and array.shape[2] == shape[2]
+    return array if fits else inflate_parameter(path, array, shape, times, inflate)

@@ -10,6 +10,7 @@ from flax.traverse_util import unflatten_dict
 from token_learner.pretrained.layouts import from_torch
 from token_learner.pretrained.names import OURS, SOURCES, Names, check_counterpart, names_of
 from token_learner.vit import ViT
+from token_learner.vivit import ViViT
 
 
 def convert(flat: Mapping[str, np.ndarray], *, source: str, model: nn.Module) -> dict[str, Any]:
@@ -20,19 +21,21 @@ def convert(flat: Mapping[str, np.ndarray], *, source: str, model: nn.Module) ->
         source: 'scenic', the parameter tree of google-research/scenic's token_learner
             project: the classifier `TokenLearnerViT`, or one of its modules; 'augreg', a
             checkpoint of google-research/vision_transformer; or 'huggingface', the state of
-            transformers' `ViTForImageClassification`, which computes GELU as `gelu='erf'` where
-            its config says 'gelu'.
-        model: the module to convert for: `ViT`, or for 'scenic' also `TokenLearner`,
-            `TokenLearnerV11` or `TokenFuser`.
+            transformers' `ViTForImageClassification` or `VivitForVideoClassification`, which
+            compute GELU as `gelu='erf'` where their config says 'gelu'.
+        model: the module to convert for: `ViT`, but for 'augreg' `ViViT`, or for 'scenic' also
+            `TokenLearner`, `TokenLearnerV11` or `TokenFuser`.
 
     Returns:
         The nested parameters of `model`, to be applied as {'params': ...}.
 
     Raises:
-        ValueError: if a parameter has no place in `model`, or one of `model` has no source.
+        ValueError: if a parameter has no place in `model`, or one of `model` has no source; or
+            if one is a model of clips and the other of images.
     """
     check_counterpart(source, model)
     ours, unknown = rename(flat, source=source, model=model)
+    _check_family(ours, model)
     absent = _absent(model)
     unknown += [path for path in ours if path.partition('/')[0] in absent]
     if unknown:
@@ -40,7 +43,8 @@ def convert(flat: Mapping[str, np.ndarray], *, source: str, model: nn.Module) ->
             f'parameter {unknown[0]} has no place in {type(model).__name__}; '
             'build the model that the parameters come from'
         )
-    for theirs, part in names_of(source, model).items():
+    last = {part: theirs for theirs, part in names_of(source, model).items()}
+    for part, theirs in last.items():
         if part not in absent and not any(f'{path}/'.startswith(f'{part}/') for path in ours):
             raise ValueError(f'there is no parameter {theirs}, from which {part} would come')
     return unflatten_dict(ours, sep='/')
@@ -73,7 +77,7 @@ def rename(
     ours: dict[str, np.ndarray] = {}
     unknown = []
     for path, array in flat.items():
-        if source == 'huggingface' and path.startswith('vit.pooler.'):
+        if source == 'huggingface' and path.startswith(('vit.pooler.', 'vivit.pooler.')):
             continue
         new = place(path, names, before=SOURCES[source])
         if new is None:
@@ -93,6 +97,17 @@ def place(path: str, names: Names, *, before: str = '/', after: str = '/') -> st
         if (known := names.get(before.join(pieces[:end]))) is not None:
             return after.join([known, *pieces[end:]])
     return None
+
+
+def _check_family(ours: Mapping[str, np.ndarray], model: nn.Module) -> None:
+    if not isinstance(model, ViT) or 'embedding/kernel' not in ours:
+        return
+    if (ours['embedding/kernel'].ndim == 5) != isinstance(model, ViViT):
+        theirs, other = ('images', 'clips') if isinstance(model, ViViT) else ('clips', 'images')
+        raise ValueError(
+            f'the parameters are of a model of {theirs}, and this is one of {other}; build the '
+            'model that the parameters come from'
+        )
 
 
 def _absent(model: nn.Module) -> set[str]:

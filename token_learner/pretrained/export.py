@@ -10,6 +10,7 @@ from token_learner.pretrained.convert import place
 from token_learner.pretrained.layouts import to_torch
 from token_learner.pretrained.names import SOURCES, check_counterpart, names_of
 from token_learner.vit import ViT, patch_grid
+from token_learner.vivit import ViViT
 
 
 def to_augreg(params: Mapping[str, Any], model: ViT) -> dict[str, np.ndarray]:
@@ -25,6 +26,7 @@ def to_augreg(params: Mapping[str, Any], model: ViT) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if the other code base has no such model.
     """
+    _check_images('augreg', model)
     check_counterpart('augreg', model)
     if model.gelu != 'tanh':
         raise ValueError(f"augreg has no gelu={model.gelu!r}; use 'tanh'")
@@ -49,6 +51,7 @@ def to_huggingface(
         ValueError: if the other code base has no such model, or the image has another number of
             patches than the position embeddings.
     """
+    _check_images('huggingface', model)
     check_counterpart('huggingface', model)
     flat = _flat(params)
     theirs = _named(dict(to_torch(*item) for item in flat.items()), 'huggingface', model)
@@ -80,6 +83,11 @@ def to_huggingface(
         'label2id': {label: int(i) for i, label in labels.items()},
     }
     return theirs, config
+
+
+def _check_images(source: str, model: ViT) -> None:
+    if isinstance(model, ViViT):
+        raise ValueError(f'a model of clips is not written as {source} has it; give a ViT')
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -21,7 +21,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
 
     Returns:
         Path -> array and the source, as `rename` and `convert` take them. Of the variables of a
-        Flax model only those below 'params/', and a bare ViTModel's as a classifier has them.
+        Flax model only those below 'params/', and a bare ViTModel's or VivitModel's as a
+        classifier has them.
 
     Raises:
         ValueError: if the file cannot be read, or the names are of no known source.
@@ -39,7 +40,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     if any(name.startswith('params/') for name in flat):
         flat = {k.removeprefix('params/'): v for k, v in flat.items() if k.startswith('params/')}
     if 'embeddings.cls_token' in flat:
-        flat = {f'vit.{name}': array for name, array in flat.items()}
+        kernel = flat.get('embeddings.patch_embeddings.projection.weight')
+        root = 'vivit' if kernel is not None and kernel.ndim == 5 else 'vit'
+        flat = {f'{root}.{name}': array for name, array in flat.items()}
     return flat, _source(flat, file)
 
 
@@ -56,7 +59,7 @@ def write_huggingface(
 
 
 def _source(flat: Mapping[str, np.ndarray], file: Path) -> str:
-    if 'vit.embeddings.cls_token' in flat:
+    if flat.keys() & {'vit.embeddings.cls_token', 'vivit.embeddings.cls_token'}:
         return 'huggingface'
     if 'Transformer/posembed_input/pos_embedding' in flat:
         return 'scenic' if 'output_projection/kernel' in flat else 'augreg'

@@ -1,7 +1,8 @@
 """The layouts of PyTorch's arrays and ours, for the parameters of a ViT.
 
-PyTorch keeps a convolution as [out, in, height, width], a dense layer as [out, in] and the heads
-of attention in one axis; Flax has [height, width, in, out], [in, out] and [heads, channels].
+PyTorch keeps a convolution as [out, in, height, width], of clips with time before height, a dense
+layer as [out, in] and the heads of attention in one axis; Flax has [height, width, in, out], time
+before height too, [in, out] and [heads, channels].
 """
 
 import re
@@ -20,8 +21,8 @@ def from_torch(path: str, array: np.ndarray, heads: int) -> tuple[str, np.ndarra
     """
     module, _, leaf = path.rpartition('/')
     new = f'{module}/{"scale" if "norm" in module else "kernel"}' if leaf == 'weight' else path
-    if new == 'embedding/kernel' and array.ndim == 4:
-        return new, array.transpose(2, 3, 1, 0)
+    if new == 'embedding/kernel' and array.ndim > 3:
+        return new, np.moveaxis(array, (1, 0), (-2, -1))
     if new.endswith('/kernel'):
         array = array.T
     try:
@@ -39,7 +40,7 @@ def from_torch(path: str, array: np.ndarray, heads: int) -> tuple[str, np.ndarra
 def to_torch(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """The inverse of `from_torch`; the array is contiguous, which safetensors relies on."""
     if path == 'embedding/kernel':
-        array = array.transpose(3, 2, 0, 1)
+        array = np.moveaxis(array, (-2, -1), (1, 0))
     elif _BY_HEAD.search(path):
         array = array.reshape(*array.shape[:-2], -1).T
     elif path.endswith(_OF_HEADS):

@@ -6,6 +6,7 @@ from token_learner.checks import check_choice
 from token_learner.fuser import TokenFuser
 from token_learner.tokenizer import TokenLearner, TokenLearnerV11
 from token_learner.vit import ViT
+from token_learner.vivit import ViViT
 
 Names = dict[str, str]  # theirs -> ours, the pieces of a path joined as each of them does
 
@@ -38,7 +39,10 @@ def names_of(source: str, model: nn.Module) -> Names:
         return _scenic(model)
     if not isinstance(model, ViT):
         raise ValueError(f'{source} has no {type(model).__name__}; convert a ViT')
-    return _augreg(model.layers) if source == 'augreg' else _huggingface(model.layers)
+    if source == 'augreg':
+        return _augreg(model.layers)
+    roots = ('vit', 'vivit') if isinstance(model, ViViT) else ('vivit', 'vit')
+    return _huggingface(model.layers, roots[0]) | _huggingface(model.layers, roots[1])
 
 
 def check_counterpart(source: str, model: nn.Module) -> None:
@@ -46,6 +50,13 @@ def check_counterpart(source: str, model: nn.Module) -> None:
     check_choice('source', source, tuple(SOURCES))
     if not isinstance(model, ViT):
         return
+    if isinstance(model, ViViT) and source == 'augreg':
+        raise ValueError(
+            'augreg has no models of clips; take a ViT, or begin with its parameters through '
+            '`rename` and `adapt`'
+        )
+    if isinstance(model, ViViT) and model.temporal_layers:
+        raise ValueError(f'{source} has no factorised encoder; use temporal_layers=0')
     if model.reductions and source != 'scenic':
         raise ValueError(
             f'{source} has no token reductions; take a plain ViT, or begin with its parameters '
@@ -133,8 +144,13 @@ def _flax_vit(layers: int, norm_mlp: str, attention: str, mlp: str) -> Names:
     return names
 
 
-def _huggingface(layers: int) -> Names:
-    """The state of transformers' ViTForImageClassification (5.23)."""
+def _huggingface(layers: int, root: str) -> Names:
+    """The state of transformers' ViTForImageClassification and VivitForVideoClassification (5.23).
+
+    Args:
+        layers: blocks.
+        root: 'vit' or 'vivit'.
+    """
     block = {
         'layernorm_before': 'norm_attention',
         'layernorm_after': 'norm_mlp',
@@ -146,14 +162,14 @@ def _huggingface(layers: int) -> Names:
         'output.dense': 'mlp/out',
     }
     names = {
-        'vit.embeddings.cls_token': 'class_token',
-        'vit.embeddings.position_embeddings': 'position_embedding',
-        'vit.embeddings.patch_embeddings.projection': 'embedding',
-        'vit.layernorm': 'encoder/norm',
+        f'{root}.embeddings.cls_token': 'class_token',
+        f'{root}.embeddings.position_embeddings': 'position_embedding',
+        f'{root}.embeddings.patch_embeddings.projection': 'embedding',
+        f'{root}.layernorm': 'encoder/norm',
         'classifier': 'head',
     }
     for layer in range(layers):
-        names |= _below(f'vit.encoder.layer.{layer}', f'encoder/block_{layer}', block, '.')
+        names |= _below(f'{root}.encoder.layer.{layer}', f'encoder/block_{layer}', block, '.')
     return names
 
 
