@@ -77,7 +77,7 @@ def test_charades_has_its_actions_and_rate(sets):
     assert batch['labels'].shape == (40, 64)
     assert (batch['labels'] < 157).all()
     assert set((batch['labels'] >= 0).sum(1).tolist()) > {0, 1}
-    whole = EvalClips(dataset, 'test', Resize(16), clip, Views(clips=0))
+    whole = EvalClips(dataset, 'test', Resize(16), clip, Views(clips=None))
     source = dataset.split('test')
     assert whole.clips_of.tolist() == [-(-n // 8) for n in source.num_frames.tolist()]
     with pytest.raises(OSError, match=r'charades_12fps is not there; prepare it: .*--fps=12'):
@@ -209,7 +209,7 @@ def test_from_mp4_files_to_a_train_step(others, tmp_path, name):
     command = [
         *(sys.executable, 'main.py', f'--config=configs/{name}.py:runlocal'),
         *(f'--config.dataset.data_dir={others}', f'--workdir={tmp_path}'),
-        *('--config.total_steps=2', '--config.model.spec=mini/16'),
+        *('--config.total_steps=2', '--config.model.spec=ViViT-mini/16x2'),
         '--config.dataset.resolution=32',
     ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -25,6 +25,7 @@ from token_learner.build import build_model
 from token_learner.checks import check_choice, check_positive
 from token_learner.layers import stack_layers, unstack_layers
 from token_learner.vit import ViT
+from token_learner.vivit import ViViT
 from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
@@ -170,7 +171,7 @@ class Experiment:
         examples: Examples = (
             Images(data.dataset, data.split, geometry)
             if self.clip is None
-            else TrainClips(data.dataset, data.split, geometry, self.clip)
+            else TrainClips(data.dataset, data.split, geometry, self.clip, self._least_frames)
         )
         return train_batches(
             examples,
@@ -208,9 +209,21 @@ class Experiment:
         examples: Examples = (
             Images(dataset, split, geometry)
             if self.clip is None
-            else EvalClips(dataset, split, geometry, self.clip, views or Views())
+            else self.eval_clips(dataset, split, geometry, views or Views())
         )
         return eval_batches(examples, batch_size=batch_size, reading=self.reading)
+
+    def eval_clips(
+        self, dataset: Dataset, split: str, geometry: Geometry, views: Views
+    ) -> EvalClips:
+        """The clips of the views of a split, for a model of videos."""
+        assert self.clip is not None
+        return EvalClips(dataset, split, geometry, self.clip, views, self._least_frames)
+
+    @property
+    def _least_frames(self) -> int:
+        """Of a video; one tubelet of a model that has them."""
+        return self.model.patch[0] if isinstance(self.model, ViViT) else 1
 
 
 def make_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
