@@ -83,6 +83,18 @@ def test_a_short_video_is_looped_and_each_of_its_frames_read_once():
     assert source.asked == [0]
 
 
+def test_a_video_shorter_than_a_tubelet_cannot_be_used():
+    dataset, clip = dataset_of(Numbered([1, 2, 3], LABEL)), Clip(4, 2, 'video')
+    to_train = TrainClips(dataset, 'all', Resize(8), clip, least_frames=3)
+    to_evaluate = EvalClips(dataset, 'all', Resize(8), clip, Views(), least_frames=3)
+    for examples in (to_train, to_evaluate):
+        for index, found in enumerate(('1 frame', '2 frames')):
+            message = f'it has {found}, fewer than the 3 of a tubelet'
+            with pytest.raises(Unreadable, match=message):
+                examples.sample(index, (0,))
+        assert set(np.ravel(frames_of(drawn(examples, 2)[1]))) <= {0, 1, 2}
+
+
 def test_a_clip_has_the_labels_that_overlap_it_ends_included():
     actions = [Action(3, 0.0, 0.4), Action(1, 1.0, 2.0), Action(3, 0.1, 0.2), Action(5, 3.0, 99.0)]
     examples = train_clips(Numbered([40], actions), 4, 1, 'overlap', max_labels=4)

@@ -22,7 +22,7 @@ def small(several=False, **changes):
     config = moving_digits.get_config('several' if several else None)
     config.update({'total_steps': 2, 'batch_size': 16, **changes})
     config.schedule.warmup_epochs = 0.0
-    config.model.spec = 'ViViT-mini/16x2'
+    config.model.spec = 'mini/16'
     config.dataset.resolution = 32
     config.clip.frames = 2
     config.eval_every_epochs = 0.0

@@ -188,6 +188,20 @@ class Experiment:
         with closing(alone.train_batches(step - 1)) as batches:
             return [str(i) for i in next(batches)['id']]
 
+    def eval_examples(
+        self,
+        dataset: Dataset,
+        split: str,
+        geometry: Geometry | None = None,
+        views: Views | None = None,
+    ) -> Examples:
+        """Those of `eval_batches`."""
+        geometry = geometry or self.eval_geometry
+        if self.clip is None:
+            return Images(dataset, split, geometry)
+        views = views or Views()
+        return EvalClips(dataset, split, geometry, self.clip, views, self._least_frames)
+
     def eval_batches(
         self,
         dataset: Dataset,
@@ -205,20 +219,8 @@ class Experiment:
             geometry: instead of that of `config.eval_geometry`.
             views: of videos; by default one in the middle.
         """
-        geometry = geometry or self.eval_geometry
-        examples: Examples = (
-            Images(dataset, split, geometry)
-            if self.clip is None
-            else self.eval_clips(dataset, split, geometry, views or Views())
-        )
+        examples = self.eval_examples(dataset, split, geometry, views)
         return eval_batches(examples, batch_size=batch_size, reading=self.reading)
-
-    def eval_clips(
-        self, dataset: Dataset, split: str, geometry: Geometry, views: Views
-    ) -> EvalClips:
-        """The clips of the views of a split, for a model of videos."""
-        assert self.clip is not None
-        return EvalClips(dataset, split, geometry, self.clip, views, self._least_frames)
 
     @property
     def _least_frames(self) -> int:

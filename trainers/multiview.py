@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from datasets.clips import Views
+from datasets.clips import EvalClips, Views
 from datasets.pipeline import Batch as HostBatch
 from trainers.classification import compute_crop_logits, open_evaluated
 from trainers.experiment import Experiment
@@ -74,10 +74,10 @@ class MultiView:
         if experiment.clip is None:
             raise ValueError('multi-view evaluation is of videos; leave it out for images')
         self._experiment, self._batch_size = experiment, batch_size
-        self._views = Views(clips, crops)
-        experiment.eval_geometry.crops(256, 256, crops)  # so that it is told now if there are none
         self.dataset, self.split = open_evaluated(dataset, experiment.data), split
         self.dataset.split(split)
+        self._views = Views(clips, crops)
+        experiment.eval_geometry.crops(256, 256, crops)  # so that it is told now if there are none
         self.prefix, self.views = f'{self.dataset.name}/{split}', str(self._views)
         self._step = jax.jit(self._scores, out_shardings=replicated(experiment.mesh))
 
@@ -111,7 +111,8 @@ class MultiView:
             RuntimeError: if the pass did not see every clip exactly once.
         """
         experiment, dataset, split = self._experiment, self.dataset, self.split
-        clips = experiment.eval_clips(dataset, split, experiment.eval_geometry, self._views)
+        clips = experiment.eval_examples(dataset, split, views=self._views)
+        assert isinstance(clips, EvalClips)
         ids = [''] * len(clips.clips_of)
         batches = experiment.eval_batches(dataset, split, self._batch_size, views=self._views)
         rows = each_batch(partial(self._step, state), noting(batches, ids), experiment.mesh)
