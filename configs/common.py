@@ -236,6 +236,8 @@ def use_videos(
 ) -> None:
     """Sets what every recipe for videos has: ViViT's optimiser, scale jitter, crops and flips.
 
+    Evaluated are one view while training goes on, and 4x3 at its end.
+
     Args:
         config: to change.
         name: of the set.
@@ -258,6 +260,15 @@ def use_videos(
     config.augment = {'flip': {'probability': 0.5}}
     config.reading.update(workers=8, threads=2, prefetch=2)
     config.evaluators.test.batch_size = 64
+    config.evaluators.multiview = {
+        'name': 'multiview',
+        'dataset': '',
+        'split': splits[1],
+        'clips': 4,  # evenly from the first frame to the last; None is all of a video
+        'crops': 3,  # of each clip, along the long side
+        'batch_size': 64,  # in clips
+        'when': 'end',
+    }
     config.optimizer = MOMENTUM
     config.model.dtype = 'bfloat16'
     config.model.scan = True
@@ -304,7 +315,9 @@ def run_videos_locally(config: ConfigDict) -> None:
     config.reading.workers = 0
     config.model.dtype = 'float32'
     config.model.scan = False
-    config.batch_size = config.evaluators.test.batch_size = 8
+    config.batch_size = 8
+    for evaluator in config.evaluators.values():
+        evaluator.batch_size = 8
     config.total_steps = 20
     config.schedule.learning_rate = 0.01
     config.schedule.warmup_epochs = 0.0

@@ -56,29 +56,33 @@ class Views:
 
     Attributes:
         clips: spread evenly over the video, from its first frame to its last (google-deepmind/dmvr,
-            `sample_linspace_sequence`); 1 is the one in the middle, and 0 stands for all, one after
-            the other, the last of which ends with the video.
+            `sample_linspace_sequence`); 1 is the one in the middle, and None stands for all, one
+            after the other, the last of which ends with the video.
         crops: along the long side of the frames, see `Geometry.crops`.
     """
 
-    clips: int = 1
+    clips: int | None = 1
     crops: int = 1
 
     def __post_init__(self) -> None:
-        if self.clips < 0 or self.crops < 1:
+        if min(1 if self.clips is None else self.clips, self.crops) < 1:
             raise ValueError(
                 f'{self.clips} clips and {self.crops} crops are no views; use 1 or more, or '
-                'clips=0 for all of a video'
+                'clips=None for all of a video'
             )
+
+    def __str__(self) -> str:
+        """As in the names of metrics: 4x3, clips by crops."""
+        return f'{"all" if self.clips is None else self.clips}x{self.crops}'
 
     def starts(self, num_frames: int, span: int) -> np.ndarray:
         """The first frames of the clips of a video, each of which spans so many, [clips]."""
         last = max(0, num_frames - span)
+        if self.clips is None:
+            return np.minimum(np.arange(0, max(num_frames, 1), span), last)
         if self.clips == 1:
             return np.array([last // 2])
-        if self.clips:
-            return np.linspace(0, last, self.clips).astype(int)
-        return np.minimum(np.arange(0, max(num_frames, 1), span), last)
+        return np.linspace(0, last, self.clips).astype(int)
 
 
 class _Clips:
@@ -86,15 +90,29 @@ class _Clips:
 
     pixels = 'video'
 
-    def __init__(self, dataset: Dataset, split: str, geometry: Geometry, clip: Clip) -> None:
+    def __init__(
+        self, dataset: Dataset, split: str, geometry: Geometry, clip: Clip, least_frames: int = 1
+    ) -> None:
         self._source: VideoSource = dataset.split(split)
-        self._geometry, self._clip = geometry, clip
+        self._geometry, self._clip, self._least = geometry, clip, least_frames
         self._prefix, self.max_labels = f'{dataset.name}/{split}', dataset.max_labels
         self.shape: tuple[int, ...] = (
             *(clip.frames, geometry.size, geometry.size),
             dataset.channels,
         )
         self.numbers: Mapping[str, np.ndarray] = {}
+
+    def _length(self, video: int) -> int:
+        """Frames of a video.
+
+        Raises:
+            Unreadable: if they do not fill a tubelet of the model.
+        """
+        length = int(self._source.num_frames[video])
+        if length < self._least:
+            frames = f'{length} frame' + 's' * (length > 1)
+            raise Unreadable(f'it has {frames}, fewer than the {self._least} of a tubelet')
+        return length
 
     def _label(self, actions: Sequence[Action]) -> Any:
         """Classes of actions, each once; or the class of the one that there is, else -1."""
@@ -105,7 +123,10 @@ class _Clips:
 
 
 class TrainClips(_Clips):
-    """A random clip of each video of a split, [T, size, size, channels]."""
+    """A random clip of each video of a split, [T, size, size, channels].
+
+    A video with fewer than `least_frames` is unreadable.
+    """
 
     def __len__(self) -> int:
         return len(self._source)
@@ -116,7 +137,7 @@ class TrainClips(_Clips):
 
     def sample(self, index: int, seed: tuple[int, ...]) -> Sample:
         """A clip, of which one part is to be cut of all frames."""
-        clip, num_frames = self._clip, int(self._source.num_frames[index])
+        clip, num_frames = self._clip, self._length(index)
         room = max(1, num_frames - (clip.frames - 1) * clip.stride)
         # Another stream than that of the geometry.
         places = clip.places(int(np.random.default_rng((*seed, 1)).integers(room)), num_frames)
@@ -141,16 +162,23 @@ class EvalClips(_Clips):
     """All clips of the views of a split, video by video: [crops, T, size, size, channels].
 
     Every clip is an example with the id of its video. In a batch `video_number` is the place of
-    its video in the split and `clip_number` its own in the video, both [b] int32.
+    its video in the split and `clip_number` its own in the video, both [b] int32. The clips of a
+    video with fewer than `least_frames` are unreadable.
 
     Attributes:
         clips_of: how many clips each video has, [videos].
     """
 
     def __init__(
-        self, dataset: Dataset, split: str, geometry: Geometry, clip: Clip, views: Views
+        self,
+        dataset: Dataset,
+        split: str,
+        geometry: Geometry,
+        clip: Clip,
+        views: Views,
+        least_frames: int = 1,
     ) -> None:
-        super().__init__(dataset, split, geometry, clip)
+        super().__init__(dataset, split, geometry, clip, least_frames)
         geometry.crops(256, 256, views.crops)  # so that it is told now if there are none
         self._views, self.shape = views, (views.crops, *self.shape)
         starts = [views.starts(int(n), clip.span) for n in self._source.num_frames]
@@ -175,7 +203,7 @@ class EvalClips(_Clips):
         """A clip, of which several parts may be cut of all frames."""
         del seed
         number = int(self.numbers['video_number'][index])
-        places = self._clip.places(self._starts[index], int(self._source.num_frames[number]))
+        places = self._clip.places(self._starts[index], self._length(number))
         kept, where = np.unique(places, return_inverse=True)
         video = self._source.read(number, kept.tolist())
 

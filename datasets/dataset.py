@@ -62,9 +62,11 @@ class VideoSource(Protocol):
 
     Attributes:
         num_frames: of each video, [videos] int64.
+        num_annotated: how many videos the annotation has; those that failed are not there.
     """
 
     num_frames: np.ndarray
+    num_annotated: int
 
     def __len__(self) -> int: ...
 
@@ -77,13 +79,17 @@ class VideoSource(Protocol):
 
 
 class UnreadSource:
-    """A split of known size whose images or videos are not here."""
+    """A split of known size whose images or videos are not here.
+
+    Attributes:
+        num_annotated: its size.
+    """
 
     def __init__(self, size: int, reason: str) -> None:
-        self._size, self._reason = size, reason
+        self.num_annotated, self._reason = size, reason
 
     def __len__(self) -> int:
-        return self._size
+        return self.num_annotated
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises OSError, always: what is missing, and how to get it."""

@@ -100,6 +100,7 @@ class MovingDigits:
 
     Attributes:
         num_frames: of each video.
+        num_annotated: all of them.
     """
 
     def __init__(self, digits: Source, split: int, several: bool) -> None:
@@ -112,6 +113,7 @@ class MovingDigits:
         """
         self._digits, self._split, self._several = digits, split, several
         self.num_frames = np.full(len(digits), 96 if several else 32)
+        self.num_annotated = len(digits)
 
     def __len__(self) -> int:
         return len(self._digits)

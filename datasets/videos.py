@@ -108,7 +108,9 @@ def open_set(folder: Path) -> PreparedSet | None:
     manifest = json.loads((found / 'manifest.json').read_text())
     names = tuple((found / 'vocabulary.txt').read_text().splitlines())
     splits = {
-        split: PreparedVideos(found, split, Labels(names), manifest['frames_per_record'])
+        split: PreparedVideos(
+            found, split, Labels(names), manifest['frames_per_record'], counts['annotated']
+        )
         for split, counts in manifest['splits'].items()
         if counts['readable']
     }
@@ -121,9 +123,17 @@ class PreparedVideos:
 
     Attributes:
         num_frames: of each video, [videos].
+        num_annotated: how many videos the annotation has; those that failed are not there.
     """
 
-    def __init__(self, folder: Path, split: str, labels: Labels, frames_per_record: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        labels: Labels,
+        frames_per_record: int,
+        num_annotated: int,
+    ) -> None:
         """Opens a split.
 
         Args:
@@ -131,6 +141,7 @@ class PreparedVideos:
             split: of the set.
             labels: the classes.
             frames_per_record: of all records but the last one of each video.
+            num_annotated: how many videos the annotation has.
 
         Raises:
             ValueError: if the index does not fit the files.
@@ -139,6 +150,7 @@ class PreparedVideos:
         self._records = Records(grain.sources.ArrayRecordDataSource(instructions))
         index = np.load(folder / f'{split}.index.npy')
         self._first, self.num_frames = index.T
+        self.num_annotated = num_annotated
         self._labels, self._per_record = labels, frames_per_record
         records = -(-self.num_frames // frames_per_record)
         if len(self._records) != records.sum():

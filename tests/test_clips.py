@@ -83,6 +83,18 @@ def test_a_short_video_is_looped_and_each_of_its_frames_read_once():
     assert source.asked == [0]
 
 
+def test_a_video_shorter_than_a_tubelet_cannot_be_used():
+    dataset, clip = dataset_of(Numbered([1, 2, 3], LABEL)), Clip(4, 2, 'video')
+    to_train = TrainClips(dataset, 'all', Resize(8), clip, least_frames=3)
+    to_evaluate = EvalClips(dataset, 'all', Resize(8), clip, Views(), least_frames=3)
+    for examples in (to_train, to_evaluate):
+        for index, found in enumerate(('1 frame', '2 frames')):
+            message = f'it has {found}, fewer than the 3 of a tubelet'
+            with pytest.raises(Unreadable, match=message):
+                examples.sample(index, (0,))
+        assert set(np.ravel(frames_of(drawn(examples, 2)[1]))) <= {0, 1, 2}
+
+
 def test_a_clip_has_the_labels_that_overlap_it_ends_included():
     actions = [Action(3, 0.0, 0.4), Action(1, 1.0, 2.0), Action(3, 0.1, 0.2), Action(5, 3.0, 99.0)]
     examples = train_clips(Numbered([40], actions), 4, 1, 'overlap', max_labels=4)
@@ -111,9 +123,9 @@ def test_a_video_without_label_is_neither_trained_on_nor_scored():
         (64, 4, [0, 0, 0, 0]),
         (10, 4, [0, 0, 0, 0]),
         (10, 1, [0]),
-        (200, 0, [0, 64, 128, 136]),
-        (128, 0, [0, 64]),
-        (30, 0, [0]),
+        (200, None, [0, 64, 128, 136]),
+        (128, None, [0, 64]),
+        (30, None, [0]),
     ],
 )
 def test_views_begin_where_the_protocol_says(length, clips, starts):
@@ -136,7 +148,7 @@ def test_crops_go_along_the_long_side():
 
 
 @pytest.mark.parametrize('shares', [1, 2, 4])
-@pytest.mark.parametrize('clips', [1, 3, 0])
+@pytest.mark.parametrize('clips', [1, 3, None])
 def test_every_view_of_every_video_comes_once(clips, shares):
     lengths = [9, 2, 13, 1, 30]
     examples = eval_clips(lengths, Views(clips, 2))
@@ -185,7 +197,7 @@ def test_bad_clips_and_views_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             Clip(*bad)
-    for views in [(-1, 1), (1, 0)]:
+    for views in [(-1, 1), (0, 1), (1, 0)]:
         with pytest.raises(ValueError, match='are no views'):
             Views(*views)
 

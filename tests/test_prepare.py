@@ -144,6 +144,7 @@ def test_the_records(whole):
     assert dataset.label_names == tuple(sorted(LABELS))
     source, manifest = dataset.splits['train'], manifest_of(whole)['splits']['train']
     assert list(source.num_frames) == [10 + 15 * i for i in range(10)]
+    assert source.num_annotated == manifest['annotated'] == 14
     assert manifest['frames'] == sum(source.num_frames)
     assert manifest['seconds'] == pytest.approx(manifest['frames'] / 25)
     for i, name in enumerate(IDS['train']):

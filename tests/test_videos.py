@@ -77,7 +77,7 @@ def test_charades_has_its_actions_and_rate(sets):
     assert batch['labels'].shape == (40, 64)
     assert (batch['labels'] < 157).all()
     assert set((batch['labels'] >= 0).sum(1).tolist()) > {0, 1}
-    whole = EvalClips(dataset, 'test', Resize(16), clip, Views(clips=0))
+    whole = EvalClips(dataset, 'test', Resize(16), clip, Views(clips=None))
     source = dataset.split('test')
     assert whole.clips_of.tolist() == [-(-n // 8) for n in source.num_frames.tolist()]
     with pytest.raises(OSError, match=r'charades_12fps is not there; prepare it: .*--fps=12'):
@@ -209,7 +209,7 @@ def test_from_mp4_files_to_a_train_step(others, tmp_path, name):
     command = [
         *(sys.executable, 'main.py', f'--config=configs/{name}.py:runlocal'),
         *(f'--config.dataset.data_dir={others}', f'--workdir={tmp_path}'),
-        *('--config.total_steps=2', '--config.model.spec=mini/16'),
+        *('--config.total_steps=2', '--config.model.spec=ViViT-mini/16x2'),
         '--config.dataset.resolution=32',
     ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -217,7 +217,14 @@ def test_from_mp4_files_to_a_train_step(others, tmp_path, name):
     results = json.loads((tmp_path / 'results.json').read_text())
     split = 'test' if name == 'charades' else 'val'
     manifest = json.loads(next(others.glob(f'{name}_*fps/1.0.0/manifest.json')).read_text())
-    top1 = results['metrics'][f'{name}/{split}/top1@1x1_center']
     assert manifest['splits'][split]['readable'] == 10
-    assert top1['n'] == 10 - manifest['splits'][split]['unlabelled']
+    labelled = 10 - manifest['splits'][split]['unlabelled']
+    for metric in ('top1@1x1_center', 'top5@4x3_logits', 'top1_strict@4x3_probs'):
+        assert results['metrics'][f'{name}/{split}/{metric}']['n'] == labelled
+    for count, value in (('annotated', 10), ('readable', 10), ('scored', labelled)):
+        assert results['metrics'][f'{name}/{split}/{count}@4x3']['value'] == value
+    with np.load(tmp_path / f'scores_{name}_{split}_4x3.npz') as file:
+        assert len(set(file['ids'].tolist())) == 10
+    tables = {path.name.partition('_')[0] for path in tmp_path.glob('*.csv')}
+    assert tables == (set() if name == 'charades' else {'classes', 'confusions'})
     assert results['steps'] == 2

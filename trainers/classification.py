@@ -1,14 +1,16 @@
 """Accuracy and loss of classification, for one label an example or several."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from trainers.experiment import Experiment, open_dataset
-from trainers.loss import Batch, pixels_of
+from datasets.dataset import Dataset
+from trainers.experiment import Data, Experiment, open_dataset
+from trainers.loss import Batch, labels_of, pixels_of
 from trainers.metrics import Metric, Metrics, count_seen, each_batch, read_one
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
@@ -16,12 +18,32 @@ from trainers.state import TrainState
 
 def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
     """Logits [b, classes] in float32, without dropout; of a clip the mean over its crops."""
+    return compute_crop_logits(experiment, state, batch).mean(axis=1)
+
+
+def compute_crop_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
+    """Logits [b, crops, classes] in float32, without dropout; an image is its only crop."""
     pixels = pixels_of(batch)
-    crops = () if experiment.clip is None else pixels.shape[:2]
     images = experiment.preprocess(pixels.reshape(-1, *experiment.input_shape))
     logits: Any = experiment.apply(state.variables, images)
-    logits = logits.astype(jnp.float32)
-    return logits.reshape(*crops, -1).mean(axis=1) if crops else logits
+    return logits.astype(jnp.float32).reshape(len(pixels), -1, logits.shape[-1])
+
+
+def open_evaluated(name: str, data: Data) -> Dataset:
+    """Opens a dataset to evaluate on: one with the trained classes; '' is the trained one.
+
+    Raises:
+        ValueError: if the classes are others, or only one of the two has videos.
+    """
+    dataset = open_dataset(name, data.data_dir) if name else data.dataset
+    if dataset.label_names != data.dataset.label_names:
+        raise ValueError(
+            f'{dataset.name} has other classes than {data.dataset.name}; use a dataset with the '
+            'same'
+        )
+    if dataset.videos != data.dataset.videos:
+        raise ValueError(f'only one of {dataset.name} and {data.dataset.name} has videos')
+    return dataset
 
 
 class Classification:
@@ -35,6 +57,7 @@ class Classification:
         split: of it.
         batch_size: of the global batch.
         prefix: of its metrics' names.
+        views: of videos, one clip in the middle and of it the middle; '' of images.
     """
 
     def __init__(
@@ -53,25 +76,18 @@ class Classification:
             ValueError: if the classes are others.
         """
         check_batch_size(batch_size, experiment.mesh)
-        data = experiment.data
         self._experiment = experiment
-        self.dataset = open_dataset(dataset, data.data_dir) if dataset else data.dataset
-        if self.dataset.label_names != data.dataset.label_names:
-            raise ValueError(
-                f'{self.dataset.name} has other classes than {data.dataset.name}; use a dataset '
-                'with the same'
-            )
-        if self.dataset.videos != data.dataset.videos:
-            raise ValueError(f'only one of {self.dataset.name} and {data.dataset.name} has videos')
+        self.dataset = open_evaluated(dataset, experiment.data)
         self.split, self.batch_size = split, batch_size
         self._size = len(self.dataset.split(split))
         self.prefix = f'{self.dataset.name}/{split}'
+        self.views = '1x1' if self.dataset.videos else ''
         self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
 
     def _sums(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
         experiment, mask = self._experiment, batch['mask']
         logits = compute_logits(experiment, state, batch)
-        labels = batch['labels'] if 'labels' in batch else batch['label'][:, None]
+        labels = labels_of(batch)
         per_example = dict(zip(('top1', 'top5'), top_hits(logits, labels), strict=True))
         if self.dataset is experiment.data.dataset:
             per_example['loss'] = experiment.loss(logits, batch)
@@ -79,12 +95,13 @@ class Classification:
         seen = {'seen': mask.sum(), 'unreadable': batch['unreadable'].sum(), 'n': scored.sum()}
         return seen | {k: jnp.sum(v * scored) for k, v in per_example.items()}
 
-    def __call__(self, state: TrainState) -> Metrics:
-        """Evaluates.
+    def __call__(self, state: TrainState, workdir: Path | None = None) -> Metrics:
+        """Evaluates; there are no files to write.
 
         Raises:
             RuntimeError: if the pass did not see every example exactly once.
         """
+        del workdir
         experiment = self._experiment
         batches = experiment.eval_batches(self.dataset, self.split, self.batch_size)
         sums = list(each_batch(partial(self._step, state), batches, experiment.mesh))
@@ -93,10 +110,9 @@ class Classification:
         count_seen(self.prefix, seen, unreadable, self._size)
         if not n:
             raise RuntimeError(f'{self.prefix}: no example has a label; use another split')
-        # Of videos one clip in the middle is seen, and of it the middle.
-        view = '' if experiment.clip is None else '@1x1_center'
+        protocol = f'@{self.views}_center' if self.views else ''
         return {
-            f'{self.prefix}/{name}{view}': Metric(value / n, n) for name, value in total.items()
+            f'{self.prefix}/{name}{protocol}': Metric(value / n, n) for name, value in total.items()
         }
 
     def check_data(self) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainers.checkpoints import restore_trained
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
+from trainers.metrics import Evaluator, belongs
 from trainers.workdir import write_json
 
 log = logging.getLogger(__name__)
@@ -32,25 +34,29 @@ def evaluate(
     state = restore_trained(workdir, experiment)
     metrics: dict[str, Any] = {}
     for evaluator in chosen:
-        metrics |= {key: metric._asdict() for key, metric in evaluator(state).items()}
+        metrics |= {key: metric._asdict() for key, metric in evaluator(state, workdir).items()}
     for key, metric in metrics.items():
         log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
     step, path = int(state.step), workdir / 'eval.json'
-    kept = _of_others(path, step, tuple(f'{e.prefix}/' for e in chosen))
+    kept = _of_others(path, step, chosen)
     result = {'step': step, 'metrics': kept | metrics}
     write_json(path, result)
     return result
 
 
-def _of_others(path: Path, step: int, prefixes: tuple[str, ...]) -> dict[str, Any]:
-    """The metrics of a file that are of a step, and whose names begin otherwise."""
+def _of_others(path: Path, step: int, evaluators: Sequence[Evaluator]) -> dict[str, Any]:
+    """The metrics of a file that are of a step, and of none of the evaluators."""
     if not path.exists():
         return {}
     try:
         old = json.loads(path.read_text())
         if old['step'] != step:
             return {}
-        return {k: metric for k, metric in old['metrics'].items() if not k.startswith(prefixes)}
+        return {
+            name: metric
+            for name, metric in old['metrics'].items()
+            if not any(belongs(name, evaluator) for evaluator in evaluators)
+        }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         log.warning('%s could not be read (%s) and is begun anew', path, error)
         return {}

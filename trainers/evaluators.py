@@ -1,7 +1,7 @@
 """The evaluators of an experiment, by name.
 
-An evaluator is built from the experiment and its settings, and called with a state. It
-returns, for each metric, the value and the number of examples that it was computed on.
+An evaluator is built from the experiment and its settings, and called with a state and the workdir.
+It returns, for each metric, the value and the number of examples that it was computed on.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +13,12 @@ from trainers.construct import UserError, construct, construct_named
 from trainers.experiment import Experiment
 from trainers.fewshot import FewShot
 from trainers.metrics import Evaluator
+from trainers.multiview import MultiView
 
 EVALUATORS: Mapping[str, Callable[..., Evaluator]] = {
     'classification': Classification,
     'fewshot': FewShot,
+    'multiview': MultiView,
 }
 
 # The setting `when` of each: while training goes on and at its end, only at the end, or only with
@@ -84,9 +86,9 @@ def make_evaluators(experiment: Experiment, asked: str | None = None) -> Evaluat
         )
     if when[next(iter(made))] != 'always':
         raise UserError("the first of config.evaluators needs when='always'; set it")
-    if len({e.prefix for e in made.values()}) < len(made):
+    if len({(e.prefix, e.views) for e in made.values()}) < len(made):
         raise UserError(
             'two of config.evaluators have metrics of the same name; '
-            'keep one, or give them different splits'
+            'keep one, or give them different splits or views'
         )
     return Evaluators(made, when, first)

@@ -26,6 +26,7 @@ from token_learner.checks import check_choice, check_positive
 from token_learner.layers import stack_layers, unstack_layers
 from token_learner.pretrained import INFLATIONS
 from token_learner.vit import ViT
+from token_learner.vivit import ViViT
 from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
@@ -178,7 +179,7 @@ class Experiment:
         examples: Examples = (
             Images(data.dataset, data.split, geometry)
             if self.clip is None
-            else TrainClips(data.dataset, data.split, geometry, self.clip)
+            else TrainClips(data.dataset, data.split, geometry, self.clip, self._least_frames)
         )
         return train_batches(
             examples,
@@ -206,7 +207,8 @@ class Experiment:
         geometry = geometry or self.eval_geometry
         if self.clip is None:
             return Images(dataset, split, geometry)
-        return EvalClips(dataset, split, geometry, self.clip, views or Views())
+        views = views or Views()
+        return EvalClips(dataset, split, geometry, self.clip, views, self._least_frames)
 
     def eval_batches(
         self,
@@ -227,6 +229,11 @@ class Experiment:
         """
         examples = self.eval_examples(dataset, split, geometry, views)
         return eval_batches(examples, batch_size=batch_size, reading=self.reading)
+
+    @property
+    def _least_frames(self) -> int:
+        """Of a video; one tubelet of a model that has them."""
+        return self.model.patch[0] if isinstance(self.model, ViViT) else 1
 
 
 def make_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:

@@ -13,6 +13,7 @@ last LayerNorm.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -56,7 +57,10 @@ class FewShot:
 
     Attributes:
         prefix: of its metrics' names.
+        views: '', as it is of images.
     """
+
+    views = ''
 
     def __init__(
         self,
@@ -114,8 +118,8 @@ class FewShot:
             for split in self._splits[name]:
                 read_one(dataset, split)
 
-    def __call__(self, state: TrainState) -> Metrics:
-        """Evaluates.
+    def __call__(self, state: TrainState, workdir: Path | None = None) -> Metrics:
+        """Evaluates; there are no files to write.
 
         Returns:
             Accuracies DATASET/SPLIT/kshot and their unweighted mean mean/kshot. With `lsr_fixed`
@@ -125,6 +129,7 @@ class FewShot:
         Raises:
             RuntimeError: if a pass did not see every example exactly once.
         """
+        del workdir
         seeds: Sequence[int | None] = SEEDS if self._fixed else (None,)
         strengths = FIXED_STRENGTH if self._fixed else STRENGTHS
         accuracies: dict[str, np.ndarray] = {}  # [seeds, shots, strengths], by dataset

@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     write_texts = write_histograms = write_pointcloud = write_hparams = _ignore
 
 
-def was_logged(workdir: Path, step: int, prefix: str) -> bool:
-    """Whether metrics.jsonl has, at a step, a value whose name starts so."""
+def was_logged(workdir: Path, step: int, wanted: Callable[[str], bool]) -> bool:
+    """Whether metrics.jsonl has, at a step, a value whose name is wanted."""
     lines = map(json.loads, _whole_lines(workdir / 'metrics.jsonl'))
-    return any(line['step'] == step and any(k.startswith(prefix) for k in line) for line in lines)
+    return any(line['step'] == step and any(map(wanted, line)) for line in lines)
 
 
 def _whole_lines(path: Path) -> list[str]:

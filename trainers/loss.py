@@ -45,13 +45,17 @@ def pixels_of(batch: Batch) -> Array:
     return batch['video'] if 'video' in batch else batch['image']
 
 
+def labels_of(batch: Batch) -> Array:
+    """The labels of a batch [b, most labels], padded with -1."""
+    return batch['labels'] if 'labels' in batch else batch['label'][:, None]
+
+
 def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:
-    """Targets from `label` [b], or from `labels` [b, most labels] padded with -1."""
-    labels = batch['labels'] if 'labels' in batch else batch['label'][:, None]
+    """Targets from the labels of a batch."""
 
     def mark(own: Array) -> Array:
         # Out of the array instead of -1, which would be the last class.
         own = jnp.where(own < 0, num_classes, own)
         return jnp.zeros(num_classes).at[own].set(1.0, mode='drop')
 
-    return jax.vmap(mark)(labels)
+    return jax.vmap(mark)(labels_of(batch))

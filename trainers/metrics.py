@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -30,17 +31,48 @@ Metrics = dict[str, Metric]
 class Evaluator(Protocol):
     """What the trainer knows of an evaluator.
 
+    Its metrics are called PREFIX/..., and where it has views PREFIX/...@VIEWS or
+    PREFIX/...@VIEWS_PROTOCOL, such as kinetics400/val/top1@4x3_logits.
+
     Attributes:
         prefix: of its metrics' names.
+        views: of a video, clips by crops, such as '4x3'; '' where there are none.
     """
 
     prefix: str
+    views: str
 
-    def __call__(self, state: TrainState) -> Metrics:
-        """Evaluates."""
+    def __call__(self, state: TrainState, workdir: Path | None = None) -> Metrics:
+        """Evaluates.
+
+        Args:
+            state: of the model.
+            workdir: where files of an evaluator that has some are written; None writes none.
+        """
 
     def check_data(self) -> None:
         """Reads an example of each split, so that one that is missing is told of at once."""
+
+
+def belongs(name: str, evaluator: Evaluator) -> bool:
+    """Whether a metric is one of an evaluator."""
+    path, _, protocol = name.partition('@')
+    views = protocol.partition('_')[0]
+    return path.startswith(f'{evaluator.prefix}/') and views == evaluator.views
+
+
+def count_names(metrics: Metrics) -> dict[str, int]:
+    """The numbers of examples of metrics, by names such as digits/test/n or .../n@4x3_logits.
+
+    Metrics of one path and protocol have one number, but for the strict ones, whose is n_strict.
+    """
+    counts = {}
+    for name, metric in metrics.items():
+        path, _, rest = name.rpartition('/')
+        measure, at, protocol = rest.partition('@')
+        n = 'n_strict' if measure.endswith('_strict') else 'n'
+        counts[f'{path}/{n}{at}{protocol}'] = metric.n
+    return counts
 
 
 def count_seen(name: str, seen: int, unreadable: int, size: int) -> None:

@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -133,6 +134,18 @@ def from_first(values: list[int]) -> list[int]:
     if is_first():
         mine[:] = values
     return [int(x) for x in multihost_utils.broadcast_one_to_all(mine)]
+
+
+def texts_of_all(texts: Sequence[str]) -> list[str]:
+    """At each place the text of a process that has one there, '' where none has; all must ask."""
+    if not several():
+        return list(texts)
+    encoded = [text.encode() for text in texts]
+    longest = np.asarray(max(map(len, encoded), default=0))
+    size = max(1, int(np.max(multihost_utils.process_allgather(longest))))
+    mine = np.array(encoded, f'S{size}').view(np.uint8).reshape(len(texts), size)
+    of_all = np.asarray(multihost_utils.process_allgather(mine)).max(axis=0)
+    return [row.tobytes().rstrip(b'\0').decode() for row in of_all]
 
 
 def wait_for_all(where: str) -> None:

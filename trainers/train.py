@@ -3,6 +3,7 @@
 import logging
 import signal
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainers.experiment import Experiment
 from trainers.initialize import begin
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer, was_logged
-from trainers.metrics import Metrics
+from trainers.metrics import Metrics, belongs, count_names
 from trainers.prefetch import Prefetch
 from trainers.processes import all_true, from_first, is_first
 from trainers.profile import Profiles
@@ -68,15 +69,16 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
         def evaluate(state: TrainState, step: int, *, end: bool = False) -> Metrics:
             metrics: Metrics = {}
             for evaluator in evaluators.due(end=end):
-                metrics |= evaluator(state)
+                metrics |= evaluator(state, workdir)
             scalars = {name: metric.value for name, metric in metrics.items()}
-            counts = {f'{name.rpartition("/")[0]}/n': metric.n for name, metric in metrics.items()}
-            writer.write_scalars(step, scalars | counts)
-            log.info('step %d  %s', step, format_scalars(scalars | counts))
+            scalars |= count_names(metrics)
+            writer.write_scalars(step, scalars)
+            log.info('step %d  %s', step, format_scalars(scalars))
             return metrics
 
         every = experiment.eval_every_steps or total
-        [evaluated] = from_first([was_logged(workdir, start, evaluators.first.prefix)])
+        of_first = partial(belongs, evaluator=evaluators.first)
+        [evaluated] = from_first([was_logged(workdir, start, of_first)])
         if 0 < start < total and start % every == 0 and not evaluated:  # as it was to stop there
             evaluate(state, start)
         window = Window(experiment.batch_size)

@@ -7,9 +7,10 @@ import math
 import platform
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 from flax.traverse_util import flatten_dict
@@ -61,8 +62,16 @@ def write_json(path: Path, content: Any) -> None:
     """
     if not is_first():
         return
+    with writing(path) as file:
+        file.write(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
+
+
+@contextmanager
+def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
+    """A file that is there whole at the end, or not at all; lines end as they are written."""
     draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
+    with draft.open(mode, newline=None if 'b' in mode else '') as file:
+        yield file
     draft.replace(path)
 
 
