@@ -55,7 +55,7 @@ DEMOS = {
         'attention_maps.png',
     ),
     'moving_digits': Demo(
-        {'plain ViViT': 'ViViT-mini/8x2', 'TokenLearner ViViT': 'ViViT-mini/8x2-4at2'},
+        {'plain ViViT': 'ViViT-mini/8x6', 'TokenLearner ViViT': 'ViViT-mini/8x6-4at2'},
         {
             'test accuracy, 4x3 views, %': 'moving_digits/test/top1@4x3_logits',
             '  one view': 'moving_digits/test/top1@1x1_center',

@@ -249,31 +249,45 @@ def use_videos(
     config.dataset.update(name=name, fps=fps, resolution=resolution)
     config.dataset.split, config.evaluators.test.split = splits
     config.clip = {'frames': clip[0], 'stride': clip[1], 'label_mode': 'video'}
-    config.train_geometry = {
-        'name': 'jitter_crop',
-        'min_resize': round(resolution / 0.875),
-        'scale_min_factor': 0.9,
-        'scale_max_factor': 1.33,
-        'prob_scale_jitter': 1.0,
-    }
+    config.train_geometry = jitter_crop(resolution, prob_scale_jitter=1.0)
     config.eval_geometry = {'name': 'center_crop', 'share': 0.875}
     config.augment = {'flip': {'probability': 0.5}}
     config.reading.update(workers=8, threads=2, prefetch=2)
     config.evaluators.test.batch_size = 64
-    config.evaluators.multiview = {
-        'name': 'multiview',
-        'dataset': '',
-        'split': splits[1],
-        'clips': 4,  # evenly from the first frame to the last; None is all of a video
-        'crops': 3,  # of each clip, along the long side
-        'batch_size': 64,  # in clips
-        'when': 'end',
-    }
+    config.evaluators.multiview = multiview(splits[1], batch_size=64)
     config.optimizer = MOMENTUM
     config.model.dtype = 'bfloat16'
     config.model.scan = True
     config.log_every_steps = 50
     config.checkpoint.every_steps = 500
+
+
+def jitter_crop(resolution: int, prob_scale_jitter: float) -> ConfigDict:
+    """A random square, where evaluation takes the one in the middle: ViViT's scale jitter."""
+    return ConfigDict(
+        {
+            'name': 'jitter_crop',
+            'min_resize': round(resolution / 0.875),
+            'scale_min_factor': 0.9,
+            'scale_max_factor': 1.33,
+            'prob_scale_jitter': prob_scale_jitter,
+        }
+    )
+
+
+def multiview(split: str, batch_size: int) -> ConfigDict:
+    """The evaluator of 4x3 views, at the end."""
+    return ConfigDict(
+        {
+            'name': 'multiview',
+            'dataset': '',
+            'split': split,
+            'clips': 4,  # evenly from the first frame to the last; None is all of a video
+            'crops': 3,  # of each clip, along the long side
+            'batch_size': batch_size,  # in clips
+            'when': 'end',
+        }
+    )
 
 
 def use_color(config: ConfigDict) -> None:

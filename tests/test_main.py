@@ -215,4 +215,4 @@ def test_cropped_pixels_are_logged(tmp_path):
         '--config.schedule.warmup_epochs=0.0',
     )
     assert status == 0, err
-    assert 'the last 1 rows and 1 columns of pixels are cropped' in out
+    assert 'the last 1 rows and columns of pixels are cropped' in out

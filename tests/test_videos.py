@@ -14,6 +14,7 @@ import simplejpeg
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from configs import imagenet_finetune
 from datasets import load_dataset
 from datasets.clips import Clip, EvalClips, TrainClips, Views
 from datasets.geometry import Resize
@@ -21,6 +22,9 @@ from datasets.make_fake import main as make_fake
 from datasets.pipeline import Reading, eval_batches, train_batches
 from datasets.prepare.__main__ import main as prepare
 from tests.conftest import run_script
+from trainers.checkpoints import open_checkpoints
+from trainers.experiment import make_experiment
+from trainers.state import create_state
 
 LENIENT = Reading(threads=0, max_unreadable=1.0)
 
@@ -204,13 +208,28 @@ def others(sets):
     return sets
 
 
+@pytest.fixture(scope='module')
+def image_model(tmp_path_factory):
+    """A workdir with a checkpoint of a model of images."""
+    workdir, config = (
+        tmp_path_factory.mktemp('image_model'),
+        imagenet_finetune.get_config('runlocal'),
+    )
+    config.model.spec, config.dataset.resolution = 'mini/16-2at2', 64
+    experiment = make_experiment(config)
+    with open_checkpoints(workdir, experiment) as checkpoints:
+        checkpoints.save(1, create_state(experiment))
+        checkpoints.finish()
+    return workdir
+
+
 @pytest.mark.parametrize('name', ['kinetics400', 'kinetics600', 'charades', 'avid'])
-def test_from_mp4_files_to_a_train_step(others, tmp_path, name):
+def test_from_mp4_files_and_an_image_model_to_views(others, image_model, tmp_path, name):
     command = [
         *(sys.executable, 'main.py', f'--config=configs/{name}.py:runlocal'),
         *(f'--config.dataset.data_dir={others}', f'--workdir={tmp_path}'),
-        *('--config.total_steps=2', '--config.model.spec=ViViT-mini/16x2'),
-        '--config.dataset.resolution=32',
+        *('--config.total_steps=2', '--config.model.spec=ViViT-mini/16x2-2at2'),
+        *('--config.dataset.resolution=32', f'--config.init_from.path={image_model}'),
     ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
@@ -228,3 +247,9 @@ def test_from_mp4_files_to_a_train_step(others, tmp_path, name):
     tables = {path.name.partition('_')[0] for path in tmp_path.glob('*.csv')}
     assert tables == (set() if name == 'charades' else {'classes', 'confusions'})
     assert results['steps'] == 2
+    begun = json.loads((tmp_path / 'init_from.json').read_text())['parameters']
+    made = {row['path']: row['action'] for row in begun if row['action'] != 'loaded'}
+    assert made == {
+        **{'embedding/kernel': 'inflated', 'position_embedding': 'inflated'},
+        **{'head/kernel': 'skipped', 'head/bias': 'skipped'},
+    }
