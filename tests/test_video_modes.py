@@ -8,6 +8,7 @@ import pytest
 from jax import export as jax_export
 from safetensors.numpy import load_file
 
+from benchmarks.paper_tables import read_run
 from configs import moving_digits
 from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
@@ -22,7 +23,7 @@ def small(several=False, **changes):
     config = moving_digits.get_config('several' if several else None)
     config.update({'total_steps': 2, 'batch_size': 16, **changes})
     config.schedule.warmup_epochs = 0.0
-    config.model.spec = 'mini/16'
+    config.model.spec = 'ViViT-mini/16x2'
     config.dataset.resolution = 32
     config.clip.frames = 2
     config.eval_every_epochs = 0.0
@@ -87,3 +88,8 @@ def test_what_is_of_images_is_refused(trained):
     ]:
         with pytest.raises(UserError, match=message):
             make_evaluators(small(evaluators={'test': first, 'other': other}))
+
+
+def test_the_paper_s_tables_read_the_results(trained):
+    experiment, workdir, _ = trained
+    assert read_run(workdir)['clip'] == (experiment.clip.frames, experiment.clip.stride)
