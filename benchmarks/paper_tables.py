@@ -16,10 +16,9 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import ROUND_HALF_UP, Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 
 from benchmarks import paper_images, paper_videos
 from benchmarks.paper import Row, Table
+from benchmarks.paper_markdown import MARKED, Entry, format_table
 from configs.common import FEW_SHOT_SETS
 from token_learner.build import RUNTIME_SETTINGS, build_model, build_vit
 from token_learner.counting import Cost, count
@@ -35,23 +35,12 @@ from token_learner.spec import parse_spec
 
 TABLES = {**paper_images.TABLES, **paper_videos.TABLES}
 READ = ('model', 'dataset', 'split', 'resolution', 'clip', 'steps', 'metrics')
-MARKED = 1.0  # percent
-ACCURACIES = {
-    'top1': 'top-1',
-    'top5': 'top-5',
-    'real': 'ReaL',
-    'imagenet_5shot': 'ImageNet 5-shot',
-    'mean_5shot': 'mean 5-shot of nine sets',
-}
-RARE = ('top5', 'real')  # shown only where a row has them, printed or measured
 FEW_SHOT_NAMES = [
     f'fewshot_lsr_rank/{name}/{test}/5shot' for name, (_, test) in FEW_SHOT_SETS.items()
 ]
 
 Results = dict[str, Any]
 Measured = dict[str, dict[str, Any]]  # value and n, by name
-Entry = dict[str, Any]  # a row of the JSON output
-Column = tuple[str, Callable[[Entry], str]]  # its name, and what stands there of a row
 
 
 @functools.cache
@@ -146,7 +135,7 @@ def is_run_of(row: Row, table: Table, results: Results) -> bool:
 
 
 def accuracies(row: Row, table: Table, metrics: Measured) -> Measured:
-    """Those of a run's metrics that a row compares, by the keys of `ACCURACIES`."""
+    """Those of a run's metrics that a row compares, by their column."""
     views = f'@{row.views}_logits' if row.views else ''
     names = {key: name + views for key, name in table.recipe.accuracies.items()}
     found = {key: metrics[name] for key, name in names.items() if name in metrics}
@@ -197,106 +186,6 @@ def describe(row: Row, table: Table, runs: dict[Path, Results]) -> Entry:
             and (found := accuracies(row, table, results['metrics']))
         ],
     }
-
-
-def format_table(table: Table, rows: list[Entry]) -> str:
-    """A table as Markdown, its explanations below."""
-    notes = list(dict.fromkeys(row['explanation'] for row in rows if row['explanation']))
-    columns = list_columns(table, rows)
-    lines = [f'## {table.title}\n', _line([name for name, _ in columns])]
-    lines.append(f'|{"---|" * len(columns)}')
-    for row in rows:
-        note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
-        first, *cells = (cell(row) for _, cell in columns)
-        lines.append(_line([first + note, *cells]))
-    return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
-
-
-def list_columns(table: Table, rows: list[Entry]) -> list[Column]:
-    """The columns of a table: the name of each, and what stands there of a row."""
-    recipe = table.recipe
-    printed = {key for row in rows for key in row['paper']}
-    known = printed | {key for row in rows for run in row['measured'] for key in run}
-    columns: list[Column] = [('', lambda row: row['row']), ('spec', _spec), ('pixels', _pixels)]
-    if recipe.clip is not None:
-        columns.append(('frames', _frames))
-    columns += _counts('gflops', 'GFLOPs' if recipe.clip is None else 'GFLOPs a view', printed)
-    columns += _counts('params_m', 'parameters, M', printed)
-    if recipe.clip is not None:
-        columns += [('views, paper', partial(_paper, key='views'))] if 'views' in printed else []
-        columns += [('views', lambda row: row['views'] or '-')]
-        columns += [('GFLOPs of all views', _all_views)]
-    columns += [
-        (f'{name}, paper', partial(_paper, key=key))
-        for key, name in ACCURACIES.items()
-        if key in printed
-    ]
-    columns += [
-        (f'{name} measured here', partial(_measured, key=key, named=recipe.dataset is None))
-        for key, name in ACCURACIES.items()
-        if key in recipe.accuracies and (key not in RARE or key in known)
-    ]
-    return [*columns, ('config', lambda row: f'`{row["config"]}`' if row['config'] else '-')]
-
-
-def _counts(key: str, name: str, printed: set[str]) -> list[Column]:
-    """Our count, and beside a printed one how they differ."""
-    ours = partial(_ours, key=key)
-    if key not in printed:
-        return [(name, ours)]
-    return [
-        (f'{name}, paper', partial(_paper, key=key)),
-        ('ours', ours),
-        ('deviation', lambda row: _percent(row['deviation_percent'].get(key))),
-        ('digits', lambda row: row['digits'].get(key, '-')),
-    ]
-
-
-def _line(cells: list[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def _spec(row: Entry) -> str:
-    settings = ''.join(f', `{k}={v}`' for k, v in row['settings'].items())
-    return f'`{row["spec"]}`{settings}' if row['spec'] else '-'
-
-
-def _pixels(row: Entry) -> str:
-    return str(row['resolution'] or '-')
-
-
-def _frames(row: Entry) -> str:
-    return str(row['clip'][0]) if row['clip'] else '-'
-
-
-def _paper(row: Entry, key: str) -> str:
-    return row['paper'].get(key, '-')
-
-
-def _ours(row: Entry, key: str) -> str:
-    return f'{row["ours"][key]:.3f}' if row['ours'] else '-'
-
-
-def _all_views(row: Entry) -> str:
-    return f'{row["ours"]["gflops_of_all_views"]:,.0f}' if row['ours'] else '-'
-
-
-def _percent(change: float | None) -> str:
-    if change is None:
-        return '-'
-    return f'**{change:+z.2f} %**' if abs(change) > MARKED else f'{change:+z.3f} %'
-
-
-def _measured(row: Entry, key: str, named: bool) -> str:
-    """An accuracy of each run in percent, with the name of its set where that may be any."""
-    return '; '.join(_of_run(run, key, named) for run in row['measured']) or 'not run'
-
-
-def _of_run(run: dict[str, Any], key: str, named: bool) -> str:
-    if key not in run:
-        return '-'
-    source = f' ({run["dataset"]})' if named else ''
-    return f'{100 * run[key]["value"]:.2f} of {run[key]["n"]:,}{source}'
 
 
 INTRODUCTION = f"""# The paper's tables
