@@ -4,16 +4,18 @@
 
 Prints Markdown; `docs/paper_tables.md` is this program's output. The counts come from traces of
 the models (`token_learner.counting`). Accuracies are the paper's; ours stand beside them, with the
-numbers of examples, where a folder below DIR holds a finished run of the same model settings and
-resolution. What it measured is in its results.json and, of its last step, eval.json. Of a
-fine-tuning on the paper's dataset and split these are top-1 and ReaL; of a pre-training on any set,
-which is named, ImageNet 5-shot and, if it is over the paper's nine sets, the mean.
+numbers of examples, where a folder below DIR holds a finished run of the same model settings,
+resolution and clip. What it measured is in its results.json and, of its last step, eval.json. Of a
+fine-tuning on the paper's dataset and split these are top-1 and ReaL, of videos top-1 and top-5 in
+as many views; of a pre-training on any set, which is named, ImageNet 5-shot and, if it is over the
+paper's nine sets, the mean.
 """
 
 import argparse
 import functools
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import ROUND_HALF_UP, Decimal
@@ -23,38 +25,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.paper import TABLES, Row, Table
+from benchmarks import paper_images, paper_videos
+from benchmarks.paper import Row, Table
+from benchmarks.paper_markdown import MARKED, Entry, format_table
 from configs.common import FEW_SHOT_SETS
 from token_learner.build import RUNTIME_SETTINGS, build_model, build_vit
 from token_learner.counting import Cost, count
 from token_learner.spec import parse_spec
 
-CLASSES = 1000
-DATASET, SPLIT = 'imagenet2012', 'validation'
-READ = ('model', 'dataset', 'split', 'resolution', 'steps', 'metrics')
-MARKED = 1.0  # percent
-ACCURACIES = {'top1': 'top-1', 'real': 'ReaL'}
-FEW_SHOT = {'imagenet_5shot': 'ImageNet 5-shot', 'mean_5shot': 'mean 5-shot of nine sets'}
-FEW_SHOT_NAMES = {
-    name: f'fewshot_lsr_rank/{name}/{test}/5shot' for name, (_, test) in FEW_SHOT_SETS.items()
-}
-NAMES = {  # of each accuracy the name that evaluators give it
-    'top1': f'{DATASET}/{SPLIT}/top1',
-    'real': f'{DATASET}_real/{SPLIT}/top1',
-    'imagenet_5shot': FEW_SHOT_NAMES[DATASET],
-    'mean_5shot': 'fewshot_lsr_rank/mean/5shot',
-}
+TABLES = {**paper_images.TABLES, **paper_videos.TABLES}
+READ = ('model', 'dataset', 'split', 'resolution', 'clip', 'steps', 'metrics')
+FEW_SHOT_NAMES = [
+    f'fewshot_lsr_rank/{name}/{test}/5shot' for name, (_, test) in FEW_SHOT_SETS.items()
+]
 
 Results = dict[str, Any]
 Measured = dict[str, dict[str, Any]]  # value and n, by name
 
 
 @functools.cache
-def count_model(spec: str, resolution: int, settings: tuple[tuple[str, str], ...]) -> Cost:
-    """Counts one image. Equal layers are traced once."""
-    model = build_model({'spec': spec, **dict(settings), 'attention': 'xla', 'scan': True}, CLASSES)
-    images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
-    return count(model, images)['']
+def count_model(
+    spec: str, shape: tuple[int, ...], classes: int, settings: tuple[tuple[str, str], ...] = ()
+) -> Cost:
+    """Counts one image or clip of a shape. Equal layers are traced once."""
+    model = build_model({'spec': spec, **dict(settings), 'attention': 'xla', 'scan': True}, classes)
+    return count(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))['']
 
 
 def deviation(ours: float, printed: str) -> float:
@@ -97,6 +92,8 @@ def read_run(workdir: Path) -> Results:
         results = json.loads(file.read_text())
         model_key(results['model'])
         results = {key: results[key] for key in READ}
+        if clip := results['clip']:
+            results['clip'] = clip['frames'], clip['stride']
     file = workdir / 'eval.json'
     if file.exists():
         with _naming(file):
@@ -126,19 +123,22 @@ def model_key(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_run_of(row: Row, table: Table, results: Results) -> bool:
-    """Whether a run trained the row's model, on its data if they are not those of pre-training."""
+    """Whether a run trained the row's model on its data, which for pre-training may be any."""
+    recipe = table.recipe
     return (
         row.spec is not None
-        and (table.few_shot or (results['dataset'], results['split']) == (DATASET, SPLIT))
-        and results['resolution'] == row.resolution
+        and recipe.dataset in (None, results['dataset'])
+        and recipe.split in (None, results['split'])
+        and (row.resolution, recipe.clip) == (results['resolution'], results['clip'])
         and model_key(results['model']) == model_key({'spec': row.spec, **row.settings})
     )
 
 
-def accuracies(table: Table, metrics: Measured) -> Measured:
-    """Those of a run's metrics that a table compares, by the keys of `NAMES`."""
-    keys = FEW_SHOT if table.few_shot else ACCURACIES
-    found = {key: metrics[NAMES[key]] for key in keys if NAMES[key] in metrics}
+def accuracies(row: Row, table: Table, metrics: Measured) -> Measured:
+    """Those of a run's metrics that a row compares, by their column."""
+    views = f'@{row.views}_logits' if row.views else ''
+    names = {key: name + views for key, name in table.recipe.accuracies.items()}
+    found = {key: metrics[name] for key, name in names.items() if name in metrics}
     if 'mean_5shot' in found and not _is_of_nine_sets(found['mean_5shot'], metrics):
         del found['mean_5shot']
     return found
@@ -146,28 +146,34 @@ def accuracies(table: Table, metrics: Measured) -> Measured:
 
 def _is_of_nine_sets(mean: dict[str, Any], metrics: Measured) -> bool:
     """Whether a few-shot mean is over the paper's sets: these and, by its examples, no other."""
-    sets = [metrics[name]['n'] for name in FEW_SHOT_NAMES.values() if name in metrics]
+    sets = [metrics[name]['n'] for name in FEW_SHOT_NAMES if name in metrics]
     return len(sets) == len(FEW_SHOT_NAMES) and mean['n'] == sum(sets)
 
 
-def describe(row: Row, table: Table, runs: dict[Path, Results]) -> dict[str, Any]:
+def describe(row: Row, table: Table, runs: dict[Path, Results]) -> Entry:
     """A row of the JSON output, with the runs that measured it."""
     ours: dict[str, float | int] = {}
     if row.spec is not None:
-        cost = count_model(row.spec, row.resolution, tuple(row.settings.items()))
+        settings = tuple(row.settings.items())
+        cost = count_model(row.spec, table.shape(row), table.recipe.classes, settings)
         ours = {
             'params': cost.params,
             'params_m': cost.params / 1e6,
             'gflops': cost.gflops,
             'macs': cost.macs,
         }
+        if row.views:
+            ours['gflops_of_all_views'] = math.prod(map(int, row.views.split('x'))) * cost.gflops
     compared = [key for key in ('gflops', 'params_m') if key in row.paper and key in ours]
     return {
         'row': row.name,
         'spec': row.spec,
         'settings': row.settings,
+        'overrides': row.overrides,
         'resolution': row.resolution,
-        'config': table.config if row.spec else None,
+        'clip': table.recipe.clip if row.spec else None,
+        'views': row.views,
+        'config': table.recipe.config if row.spec else None,
         'paper': row.paper,
         'ours': ours,
         'deviation_percent': {key: deviation(ours[key], row.paper[key]) for key in compared},
@@ -176,80 +182,22 @@ def describe(row: Row, table: Table, runs: dict[Path, Results]) -> dict[str, Any
         'measured': [
             {'workdir': str(path), 'dataset': results['dataset'], **found}
             for path, results in runs.items()
-            if is_run_of(row, table, results) and (found := accuracies(table, results['metrics']))
+            if is_run_of(row, table, results)
+            and (found := accuracies(row, table, results['metrics']))
         ],
     }
-
-
-def format_table(table: Table, rows: list[dict[str, Any]]) -> str:
-    """A table as Markdown, its explanations below."""
-    printed = {key for row in rows for key in row['paper']}
-    notes = list(dict.fromkeys(row['explanation'] for row in rows if row['explanation']))
-    head = ['', 'spec', 'pixels']
-    for key, name in (('gflops', 'GFLOPs'), ('params_m', 'parameters, M')):
-        head += [f'{name}, paper', 'ours', 'deviation', 'digits'] if key in printed else [name]
-    head += [f'{name}, paper' for key, name in ACCURACIES.items() if key in printed]
-    here = _measured_columns(table, rows)
-    head += [*(f'{name} measured here' for name in here.values()), 'config']
-    lines = [f'## {table.title}\n', _line(head), f'|{"---|" * len(head)}']
-    for row in rows:
-        note = f' [{notes.index(row["explanation"]) + 1}]' if row['explanation'] else ''
-        cells = [row['row'] + note, _spec(row), str(row['resolution'])]
-        for key in ('gflops', 'params_m'):
-            ours = f'{row["ours"][key]:.3f}' if row['ours'] else '-'
-            change, same = row['deviation_percent'].get(key), row['digits'].get(key, '-')
-            paper = [row['paper'].get(key, '-'), ours, _percent(change), same]
-            cells += paper if key in printed else [ours]
-        cells += [row['paper'].get(key, '-') for key in ACCURACIES if key in printed]
-        cells += [_measured(row, key) for key in here]
-        cells.append(f'`{row["config"]}`' if row['config'] else '-')
-        lines.append(_line(cells))
-    return '\n'.join([*lines, '', *(f'[{i}] {note}\n' for i, note in enumerate(notes, 1))])
-
-
-def _line(cells: list[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def _spec(row: dict[str, Any]) -> str:
-    settings = ''.join(f', `{k}={v}`' for k, v in row['settings'].items())
-    return f'`{row["spec"]}`{settings}' if row['spec'] else '-'
-
-
-def _percent(change: float | None) -> str:
-    if change is None:
-        return '-'
-    return f'**{change:+z.2f} %**' if abs(change) > MARKED else f'{change:+z.3f} %'
-
-
-def _measured_columns(table: Table, rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Names of the accuracies measured here; ReaL if a row has it, printed or measured."""
-    if table.few_shot:
-        return FEW_SHOT
-    known = {key for row in rows for entry in (row['paper'], *row['measured']) for key in entry}
-    return {key: name for key, name in ACCURACIES.items() if key == 'top1' or key in known}
-
-
-def _measured(row: dict[str, Any], key: str) -> str:
-    """An accuracy of each run in percent, few-shot ones with the set of the pre-training."""
-    return '; '.join(_of_run(run, key) for run in row['measured']) or 'not run'
-
-
-def _of_run(run: dict[str, Any], key: str) -> str:
-    if key not in run:
-        return '-'
-    source = f' ({run["dataset"]})' if key in FEW_SHOT else ''
-    return f'{100 * run[key]["value"]:.2f} of {run[key]["n"]:,}{source}'
 
 
 INTRODUCTION = f"""# The paper's tables
 
 Output of `python -m benchmarks.paper_tables`. GFLOPs are counted as the paper's ViT tables count
-them (`token_learner/counting.py`): half of XLA's FLOPs before optimisation, one image, no class
-token, {CLASSES:,} classes. All TokenLearner rows are v1.0 with sum pooling, which the two decimals
-of Table 4 decide. "digits" says whether our figure, rounded to the printed digits, is the printed
-one; deviations of more than {MARKED:g} % are bold. Accuracies are the paper's, in percent; what
-is "measured here" is of the finished runs below `--workdirs`, with the number of examples.
+them (`token_learner/counting.py`): half of XLA's FLOPs before optimisation, one image or clip, no
+class token but where the row says so, and 1,000 classes or those of Kinetics. All TokenLearner rows
+are v1.0 with sum pooling, which the two decimals of Table 4 decide. "digits" says whether our
+figure, rounded to the printed digits, is the printed one; deviations of more than {MARKED:g} % are
+bold. Views are clips of a video x crops of a clip; the paper prints their product. Accuracies are
+the paper's, in percent; what is "measured here" is of the finished runs below `--workdirs`, with
+the number of examples.
 """
 
 

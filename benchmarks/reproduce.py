@@ -1,21 +1,28 @@
-"""The commands that train and evaluate every image row of the paper.
+"""The commands that train and evaluate every image and Kinetics row of the paper.
 
     python -m benchmarks.reproduce > docs/reproduce.md
 
 Prints Markdown; `docs/reproduce.md` is this program's output.
 """
 
-from benchmarks.paper import FINETUNE, PRETRAIN, TABLES, Row, Table
+from functools import partial
+
+from benchmarks import paper_images, paper_videos
+from benchmarks.paper import PRETRAINED, Recipe, Row, Table
 from token_learner.spec import parse_spec
 
-INTRODUCTION = f"""# Reproducing the image tables
+TABLES = {**paper_images.TABLES, **paper_videos.TABLES}
+PRETRAIN = PRETRAINED.config
 
-Output of `python -m benchmarks.reproduce`: the command lines for every row of Tables 1 to 6 and
+INTRODUCTION = f"""# Reproducing the image and Kinetics tables
+
+Output of `python -m benchmarks.reproduce`: the command lines for every row of Tables 1 to 9 and
 Figures 4, 6, 7 and 11. `SET` is the folder of the pre-training set, `IMAGES` that of the prepared
-public sets, `RUNS` that of the workdirs. A run that is finished is not run again, so that rows may
-share a pre-training. `--mode=plan --topology=v5e:16x16` in place of a workdir says beforehand
-whether one fits a machine, `:runlocal` tries one out on made data ([images.md](images.md)), and
-[launching.md](launching.md) starts one on a pod.
+public sets, `VIDEOS` that of the prepared Kinetics sets, `RUNS` that of the workdirs. A run that is
+finished is not run again, so that rows may share one. `--mode=plan --topology=v5e:16x16` in place
+of a workdir says beforehand whether one fits a machine, `:runlocal` tries one out on made data
+([images.md](images.md), [video_data.md](video_data.md)), and [launching.md](launching.md) starts
+one on a pod.
 
 None of these was run here. [paper_tables.md](paper_tables.md) has the printed figures beside our
 counts; `python -m benchmarks.paper_tables --workdirs $RUNS` puts the accuracies of finished runs
@@ -23,7 +30,8 @@ beside the printed ones.
 
 **Hardware.** The papers do not name it for images, but for the speed of L/16 at 512, which is in
 images a second on an unnamed TPU (Sec. 3.4.1). ViT, whose protocol they follow, was trained on TPU
-v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days).
+v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days). The Kinetics rows, whose batch is 64
+clips, fit 64 chips of TPU v5e: `python -m benchmarks.kinetics_plans`.
 
 **What cannot be shipped.**
 
@@ -34,43 +42,63 @@ v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days).
 - ImageNet has to be asked for at image-net.org; `tfds build imagenet2012`
   prepares ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, `tfds build imagenet2012_real` the
   ReaL labels, each with `--file_format=array_record`. The other few-shot sets it downloads.
+- Kinetics is a list of videos on YouTube, some of which are gone: [video_data.md](video_data.md)
+  prepares what you have, and every accuracy says of how many videos it is.
 
 **Where the papers are silent.** The learning rate of a fine-tuning is one of 0.003, 0.01, 0.03 and
 0.06 (ViT's choice was made on held-out training images): `--config.schedule.learning_rate`. Whether
 the models of Tables 1 and 4 have averaged parameters is not said: `--config.ema`. Pooled models are
 begun with the weights of the plain one, as a 14x14 grid cannot be pooled equally at two places.
 Few-shot accuracies are in the protocol of the time, `fewshot`; `fewshot_fixed` is big_vision's, and
-its figures cannot be compared with the paper's.
+its figures cannot be compared with the paper's. The video models are begun with the pre-trained
+ones of images (Sec. 5.2). Rows of ViViT that the paper quotes have a learning rate of 0.1, as in
+the ViViT paper; its own ones, plain ViViT-L/16 as well, 0.05. Kinetics runs end with an evaluation
+in 4x3 views; the 6 views of Table 8 are 2x3 in our reading.
 """
 
 
 def commands(row: Row, table: Table) -> list[str]:
-    """Pre-training, then few-shot or fine-tuning and ReaL; none of a row that is not ours."""
+    """Pre-training, then few-shot or fine-tuning and more evaluations; none of a row not ours."""
     if row.spec is None:
         return []
-    pooled = parse_spec(row.spec).pool is not None
-    begun = row.spec.split('-')[0] if pooled else row.spec
+    begun = image_spec(row.spec)
     settings = ' '.join(f'--config.model.{k}={v}' for k, v in row.settings.items())
-    name = '_'.join([begun.replace('/', '_'), *row.settings.values()])
+    name = _folder(begun, *row.settings.values())
     data = '--config.dataset.data_dir=$SET'
     pretrained = f'$RUNS/jft/{name}'
     pretrain = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, data)
-    if table.few_shot:
-        images = '--config.dataset.data_dir=$SET --config.evaluators.fewshot.data_dir=$IMAGES'
+    if table.recipe == PRETRAINED:
+        images = f'{data} --config.evaluators.fewshot.data_dir=$IMAGES'
         evaluation = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, images, '--mode=eval')
         return [pretrain, f'{evaluation} --evaluator=fewshot']
-    tuned = f'$RUNS/imagenet/{name}_{row.resolution}'
-    if pooled:
-        tuned = f'$RUNS/imagenet/{row.spec.replace("/", "_")}_{row.resolution}'
-    config = f'{FINETUNE}:model={row.spec},res={row.resolution}'
-    images = '--config.dataset.data_dir=$IMAGES'
-    made = [
-        pretrain,
-        _main(config, tuned, settings, images, f'--config.init_from.path={pretrained}'),
-    ]
+    return [pretrain, *finetuning(row, table.recipe, settings, pretrained)]
+
+
+def image_spec(spec: str) -> str:
+    """The model of images that a spec's weights begin with: without tubelets and pooling."""
+    parsed = parse_spec(spec)
+    image = spec.removeprefix('ViViT-').replace(f'x{parsed.tubelet}', '', 1)
+    return image if parsed.pool is None else image.split('-')[0]
+
+
+def finetuning(row: Row, recipe: Recipe, settings: str, pretrained: str) -> list[str]:
+    """Fine-tuning, and the evaluations that do not belong to it."""
+    workdir = f'$RUNS/{recipe.dataset}/{_folder(row.spec, *row.settings.values(), row.resolution)}'
+    overrides = ' '.join(f'--config.{k}={v}' for k, v in row.overrides.items())
+    data = f'--config.dataset.data_dir={"$IMAGES" if recipe.clip is None else "$VIDEOS"}'
+    run = partial(_main, f'{recipe.config}:model={row.spec},res={row.resolution}', workdir)
+    run = partial(run, settings, overrides, data)
+    made = [run(f'--config.init_from.path={pretrained}')]
     if 'real' in row.paper:
-        made.append(_main(config, tuned, settings, images, '--mode=eval --evaluator=real'))
+        made.append(run('--mode=eval --evaluator=real'))
+    if row.views == '2x3':
+        views = '--config.evaluators.multiview.clips=2'
+        made.append(run(f'--mode=eval --evaluator=multiview {views}'))
     return made
+
+
+def _folder(*parts: object) -> str:
+    return '_'.join(str(part).replace('/', '_') for part in parts)
 
 
 def _main(config: str, workdir: str, *flags: str) -> str:

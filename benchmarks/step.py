@@ -1,7 +1,9 @@
-"""Times models against each other, in turn in one process, and against the machine.
+r"""Times models against each other, in turn in one process, and against the machine.
 
     python -m benchmarks.step --spec S/16 --vs S/16-8at6 S/16-8at6-fuser [--res 224] [--batch 8]
         [--dtype float32] [--modes train forward] [--json FILE]
+    python -m benchmarks.step --spec ViViT-L/16x2 --vs ViViT-L/16x2-16at12 ViViT-L/16x2+6-8at18 \
+        --frames 32 --dtype bfloat16 --modes train forward
 
 A spec may be followed by settings of `config.model`: S/16-8at6:tokenizer=merge,scan=true.
 `train` is forward, backward and AdamW with the state donated; `forward` is inference. A time is the
@@ -9,7 +11,9 @@ median over the rounds; each round runs a matrix product of the same type and pr
 every model.
 Achieved FLOP/s are 2 a multiply-add of the model (`token_learner.counting`), three times that for
 a train step (backward counts twice), over the time; recomputation is not counted. The share is of
-the rate of the matrix product in the same run.
+the rate of the matrix product in the same run. Of the saving that multiply-adds promise against the
+first model, `of the FLOP ratio` is what the times show. Memory is what the compiled program takes
+of the device: arguments, results and temporaries.
 """
 
 import argparse
@@ -20,7 +24,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +45,20 @@ SAMPLE = 0.2  # seconds that a timing takes at least
 Run = Callable[[], Any]
 
 
-def make_run(model: ViT, images: jax.Array, mode: str) -> Run:
-    """A function that starts one step of a model and returns what to wait for."""
+class Step(NamedTuple):
+    """A compiled step.
+
+    Attributes:
+        run: starts it, and returns what to wait for.
+        memory: of the device that it takes, bytes.
+    """
+
+    run: Run
+    memory: int
+
+
+def make_step(model: ViT, images: jax.Array, mode: str) -> Step:
+    """Compiles a step of a model on images or clips."""
     plain = model.clone(scan=False)
     params = jax.jit(plain.init)(jax.random.key(0), images[:1])['params']
 
@@ -53,8 +69,9 @@ def make_run(model: ViT, images: jax.Array, mode: str) -> Run:
         return model.apply(variables, images, train=train).astype(jnp.float32)
 
     if mode == 'forward':
-        forward = jax.jit(lambda params, images: logits(params, images, False))
-        return lambda: forward(params, images)
+        program = jax.jit(lambda params, images: logits(params, images, False))
+        forward = program.lower(params, images).compile()
+        return Step(lambda: forward(params, images), memory_of(forward))
 
     optimizer = optax.adamw(1e-3, weight_decay=0.05)
     labels = jnp.arange(len(images)) % CLASSES
@@ -69,15 +86,22 @@ def make_run(model: ViT, images: jax.Array, mode: str) -> Run:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), value
 
-    train = jax.jit(step, donate_argnums=0)
     state = (params, jax.jit(optimizer.init)(params))
+    train = jax.jit(step, donate_argnums=0).lower(state, images).compile()
 
     def run() -> Any:
         nonlocal state
         state, value = train(state, images)
         return value
 
-    return run
+    return Step(run, memory_of(train))
+
+
+def memory_of(program: Any) -> int:
+    """Bytes of the device that a compiled program takes."""
+    memory = program.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(kept + memory.temp_size_in_bytes)
 
 
 def make_product(dtype: str, side: int) -> Run:
@@ -87,18 +111,23 @@ def make_product(dtype: str, side: int) -> Run:
     return lambda: product(x, x)
 
 
-def parse_model(text: str, dtype: str, resolution: int) -> tuple[dict[str, Any], ViT]:
+def input_shape(args: argparse.Namespace) -> tuple[int, ...]:
+    """[b, h, w, channels] of images, or [b, t, h, w, channels] of clips."""
+    time = () if args.frames is None else (args.frames,)
+    return (args.batch, *time, args.res, args.res, 3)
+
+
+def parse_model(text: str, dtype: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], ViT]:
     """The settings and the model of SPEC[:key=value,...].
 
     Raises:
-        ValueError: if they cannot be used, or do not go with the resolution.
+        ValueError: if they cannot be used, or do not go with the shape of the input.
     """
     spec, _, arg = text.partition(':')
     defaults = {k: v for k, v in default_model(spec).items() if v is not None}
     settings = parse_arg(arg, **{**defaults, 'dtype': dtype}).to_dict()
     model = build_model(settings, CLASSES)
-    image = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
-    jax.eval_shape(model.init, jax.random.key(0), image)
+    jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     return settings, model
 
 
@@ -121,21 +150,32 @@ def measure(runs: list[Run], rounds: int) -> list[list[float]]:
     return seconds
 
 
+def count_macs(settings: dict[str, Any], shape: tuple[int, ...]) -> int:
+    """Multiply-adds of a model for one image or clip."""
+    countable = build_model({**settings, 'attention': 'xla'}, CLASSES)
+    return count(countable, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[''].macs
+
+
+def unit(args: argparse.Namespace) -> str:
+    """Of what the models are given."""
+    return 'images' if args.frames is None else 'clips'
+
+
 def compare(args: argparse.Namespace, mode: str) -> dict[str, Any]:
     """Times all specs in one mode."""
-    images = jax.random.normal(jax.random.key(1), (args.batch, args.res, args.res, 3))
+    shape = input_shape(args)
+    images = jax.random.normal(jax.random.key(1), shape)
     specs = [args.spec, *args.vs]
-    parsed = [parse_model(spec, args.dtype, args.res) for spec in specs]
+    parsed = [parse_model(spec, args.dtype, shape) for spec in specs]
     product = make_product(args.dtype, args.side)
-    runs = [product, *(make_run(model, images, mode) for _, model in parsed)]
-    product_seconds, *seconds = measure(runs, args.rounds)
+    steps = [make_step(model, images, mode) for _, model in parsed]
+    product_seconds, *seconds = measure([product, *(step.run for step in steps)], args.rounds)
     rate = 2 * args.side**3 / statistics.median(product_seconds)
     base = statistics.median(seconds[0])
+    macs = [count_macs(settings, shape[1:]) for settings, _ in parsed]
     rows = []
-    for spec, (settings, _), taken in zip(specs, parsed, seconds, strict=True):
-        countable = build_model({**settings, 'attention': 'xla'}, CLASSES)
-        macs = count(countable, images[:1])[''].macs
-        flops = 2 * macs * args.batch * (3 if mode == 'train' else 1)
+    for i, (spec, step, taken) in enumerate(zip(specs, steps, seconds, strict=True)):
+        flops = 2 * macs[i] * args.batch * (3 if mode == 'train' else 1)
         median = statistics.median(taken)
         rows.append(
             {
@@ -147,19 +187,23 @@ def compare(args: argparse.Namespace, mode: str) -> dict[str, Any]:
                 'of_first_by_rounds': statistics.median(
                     t / b for t, b in zip(taken, seconds[0], strict=True)
                 ),
-                'images_per_s': args.batch / median,
-                'gmacs': macs / 1e9,
+                f'{unit(args)}_per_s': args.batch / median,
+                'gmacs': macs[i] / 1e9,
+                'flop_ratio': macs[0] / macs[i],
+                'of_flop_ratio': base / median * macs[i] / macs[0],
                 'achieved_gflops_per_s': flops / median / 1e9,
                 'share_of_matmul': flops / median / rate,
+                'memory_bytes': step.memory,
             }
         )
     return {'mode': mode, 'matmul_gflops_per_s': rate / 1e9, 'rows': rows}
 
 
-def print_mode(result: dict[str, Any]) -> None:
+def print_mode(result: dict[str, Any], unit: str) -> None:
     """A mode's table."""
     print(f'{result["mode"]}: matrix product {result["matmul_gflops_per_s"]:,.0f} GFLOP/s')
-    head = ['spec', 'ms', 'fastest', 'slowest', 'of first', 'images/s', 'GFLOP/s', 'share']
+    head = ['spec', 'ms', 'fastest', 'slowest', 'of first', 'of the FLOP ratio', f'{unit}/s']
+    head += ['GFLOP/s', 'share', 'MiB']
     lines = [
         [
             row['spec'],
@@ -167,9 +211,11 @@ def print_mode(result: dict[str, Any]) -> None:
             f'{row["fastest"]:.1f}',
             f'{row["slowest"]:.1f}',
             f'{row["of_first"]:.3f}',
-            f'{row["images_per_s"]:.1f}',
+            f'{row["of_flop_ratio"]:.2f}',
+            f'{row[f"{unit}_per_s"]:.1f}',
             f'{row["achieved_gflops_per_s"]:,.0f}',
             f'{row["share_of_matmul"]:.2f}',
+            f'{row["memory_bytes"] / 2**20:,.0f}',
         ]
         for row in result['rows']
     ]
@@ -186,6 +232,7 @@ def main() -> None:
     parser.add_argument('--spec', default='S/16', help='the model to compare with')
     parser.add_argument('--vs', nargs='+', default=['S/16-8at6', 'S/16-8at6-fuser'])
     parser.add_argument('--res', type=int, default=224, help='pixels')
+    parser.add_argument('--frames', type=int, help='of clips, for ViViT specs; else images')
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--modes', nargs='+', default=['train'], choices=['train', 'forward'])
@@ -196,7 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         for spec in [args.spec, *args.vs]:
-            parse_model(spec, args.dtype, args.res)
+            parse_model(spec, args.dtype, input_shape(args))
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     device = jax.devices()[0]
@@ -209,11 +256,12 @@ def main() -> None:
         'arguments': {k: v for k, v in vars(args).items() if k != 'json'},
     }
     print(', '.join(f'{k} {v}' for k, v in about.items() if k != 'arguments'))
-    print(f'{args.res} pixels, batch {args.batch}, {args.dtype}\n')
+    frames = '' if args.frames is None else f'{args.frames} frames, '
+    print(f'{frames}{args.res} pixels, batch {args.batch}, {args.dtype}\n')
     results = []
     for mode in args.modes:
         results.append(compare(args, mode))
-        print_mode(results[-1])
+        print_mode(results[-1], unit(args))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({**about, 'results': results}, indent=2) + '\n')

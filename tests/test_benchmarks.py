@@ -14,6 +14,8 @@ import pytest
 from benchmarks import films, images, videos
 from benchmarks import input as reading
 from benchmarks.ablation import VARIANTS, Row, plot, table
+from benchmarks.kinetics_plans import list_models
+from benchmarks.paper_tables import count_model
 from datasets.inspect import describe
 from datasets.videos import open_set
 from trainers.experiment import make_experiment
@@ -34,16 +36,48 @@ def step(*args):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_step_times_models_with_settings_of_their_own(tmp_path):
-    args = ('--vs', 'mini/4-2at2:tokenizer=merge,scan=true', '--modes', 'train', 'forward')
-    done = step('--spec=mini/4', *args, '--batch=2', f'--json={tmp_path / "r" / "step.json"}')
+@pytest.mark.parametrize(
+    ('spec', 'other', 'clip', 'modes'),
+    [
+        ('mini/4', 'mini/4-2at2:tokenizer=merge,scan=true', (), ('train', 'forward')),
+        ('ViViT-mini/8x2', 'ViViT-mini/8x2-2at2:remat=dots,scan=true', (4,), ('train',)),
+    ],
+    ids=['images', 'clips'],
+)
+def test_step_times_models_with_settings_of_their_own(tmp_path, spec, other, clip, modes):
+    args = ('--vs', other, '--modes', *modes, *(f'--frames={frames}' for frames in clip))
+    file, unit = tmp_path / 'r' / 'step.json', 'clips' if clip else 'images'
+    done = step(f'--spec={spec}', *args, '--batch=2', f'--json={file}')
     assert done.returncode == 0, done.stderr
-    modes = json.loads((tmp_path / 'r' / 'step.json').read_text())['results']
-    assert [mode['mode'] for mode in modes] == ['train', 'forward']
-    for mode in modes:
-        plain, merged = mode['rows']
-        assert merged['gmacs'] < plain['gmacs']
-        assert plain['of_first'] == 1
+    found = json.loads(file.read_text())['results']
+    params = 4 * count_model(spec, (*clip, 16, 16, 3), 1000).params
+    for mode, name in zip(found, modes, strict=True):
+        assert mode['mode'] == name
+        copies = 3 if name == 'train' else 1  # AdamW has two more
+        first, reduced = mode['rows']
+        assert reduced['gmacs'] < first['gmacs']
+        assert first['of_first'] == first['of_flop_ratio'] == 1
+        part = reduced['of_first'] * reduced['flop_ratio'] * reduced['of_flop_ratio']
+        assert part == pytest.approx(1)
+        assert first[f'{unit}_per_s'] == pytest.approx(2000 / first['milliseconds'])
+        assert copies * params < first['memory_bytes'] < 20 * params
+
+
+def test_a_model_of_the_kinetics_tables_planned(tmp_path):
+    command = [sys.executable, '-m', 'benchmarks.kinetics_plans', '--topology=cpu:8']
+    small = ['--config=configs/kinetics400.py:runlocal', f'--json={tmp_path / "plans.json"}']
+    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '| `ViViT-mini/8x2-4at2` at 32 | - | none | 0.0' in done.stdout
+    (plan,) = json.loads((tmp_path / 'plans.json').read_text())['plans']
+    assert plan['fits']
+    assert (plan['overrides'], plan['refused'], plan['devices']) == ([], {}, 8)
+
+
+def test_the_plans_of_the_kinetics_tables_are_of_all_their_models():
+    found = json.loads((ROOT / 'benchmarks/results/plans_kinetics_v5e_8x8.json').read_text())
+    assert {tuple(p['flags']): p['tables'] for p in found['plans']} == list_models()
+    assert all(p['fits'] and p['batch_size'] == 64 for p in found['plans'])
 
 
 @pytest.mark.parametrize(
@@ -53,6 +87,7 @@ def test_step_times_models_with_settings_of_their_own(tmp_path):
         ('mini/4:tokenizer=merge', 'does nothing to mini/4'),
         ('mini/4-2at2:tokenzier=merge', "did you mean 'tokenizer'"),
         ('mini/4-pool3at2', 'do not take a 4x4 grid to 3x3'),
+        ('ViViT-mini/8x2', 'a model of clips, not of images'),
     ],
 )
 def test_step_refuses_models_in_one_line(spec, message):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.paper import TABLES
 from benchmarks.paper_tables import (
     MARKED,
+    TABLES,
     count_model,
     describe,
     digits,
@@ -18,7 +18,6 @@ from benchmarks.paper_tables import (
 )
 from configs.common import FEW_SHOT_SETS
 from token_learner import build_model, parse_spec
-from token_learner.counting import count
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'
@@ -57,6 +56,14 @@ COMPUTED = {
     ('L/16-pool2at9at18', 512): 144.319,
     ('L/16-pool2at12at18', 512): 187.161,
     ('L/16-pool4at12', 512): 184.392,
+    ('ViViT-L/16x2', 224): 1445.16,
+    ('ViViT-L/16x2', 320): 3992.12,
+    ('ViViT-H/14x2', 224): 3979.61,
+    ('ViViT-L/16x2-16at12', 224): 765.93,
+    ('ViViT-L/16x2+6-8at18', 224): 1105.13,
+    ('ViViT-L/14x2+11-16at18', 224): 1620.85,
+    ('ViViT-L/10x2+11-16at18', 224): 4066.61,
+    ('ViViT-L/10x2+11-16at18-fuser', 224): 4091.6,
 }
 INEXACT = {
     ('1', 'B/32'),
@@ -73,14 +80,21 @@ INEXACT = {
     ('5', 'L/16-16at12-fuser'),
     ('5', 'L/10+11-16at18'),
     ('5', 'L/10+11-16at18-fuser'),
+    ('7', 'ViViT-L/16x2'),  # not the one with a class token
+    ('7', 'ViViT-H/14x2'),
+    ('7', 'ViViT-L/10x2+11-16at18'),
+    ('8', 'ViViT-L/10x2+11-16at18'),
+    ('9', 'ViViT-L/10x2+11-16at18'),
+    ('9', 'ViViT-L/10x2+11-16at18-fuser'),
 }
-COLUMNS = ('top1', 'gflops', 'params_m')
+COLUMNS = ('top1', 'gflops', 'params_m', 'top5', 'views')
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 
 
 @pytest.mark.parametrize(('spec', 'resolution'), COMPUTED)
 def test_counts_are_those_of_the_closed_forms(spec, resolution):
-    ours = count_model(spec, resolution, ()).gflops
+    clip, classes = ((32,), 400) if 'ViViT' in spec else ((), 1000)
+    ours = count_model(spec, (*clip, resolution, resolution, 3), classes).gflops
     assert abs(ours - COMPUTED[spec, resolution]) <= 1e-4 * ours + 0.0005  # three decimals
 
 
@@ -96,36 +110,70 @@ def test_every_printed_count_is_met_or_explained():
     assert inexact == INEXACT
 
 
+def test_counts_of_the_kinetics_rows():
+    """Of both kinds of head, and millions of parameters."""
+    found = {(row.name, row.resolution): describe(row, TABLES['7'], {}) for row in TABLES['7'].rows}
+    digits_of = {key: tuple(entry['digits'].values()) for key, entry in found.items()}
+    assert digits_of == {
+        ('ViViT-L/16, quoted', 224): ('equal', 'equal'),
+        ('ViViT-L/16 320, quoted', 320): ('equal', 'differ'),
+        ('ViViT-H/14, quoted', 224): ('equal', 'differ'),
+        ('ViViT-L/16 (our run)', 224): ('differ', 'equal'),
+        ('TokenLearner 16at12 + L/16', 224): ('equal', 'equal'),
+        ('TokenLearner 8at18 + L/16', 224): ('equal', 'equal'),
+        ('TokenLearner 16at18 + L/14', 224): ('equal', 'equal'),
+        ('TokenLearner 16at18 + L/10', 224): ('differ', 'equal'),
+    }
+    assert found['ViViT-L/16 320, quoted', 320]['ours']['params_m'] == pytest.approx(
+        310.85, abs=0.01
+    )
+    six = next(row for row in TABLES['8'].rows if row.views == '2x3')
+    ours = describe(six, TABLES['8'], {})['ours']
+    assert ours['gflops_of_all_views'] == 6 * ours['gflops']
+
+
 def test_every_row_builds_and_traces():
-    models = {(r.spec, r.resolution, *r.settings.items()) for _, r in ROWS if r.spec is not None}
-    for spec, resolution, *settings in models:
-        model = build_model({'spec': spec, **dict(settings)}, 1000)
-        images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
+    models = {
+        (row.spec, TABLES[name].shape(row), *row.settings.items())
+        for name, row in ROWS
+        if row.spec is not None
+    }
+    for spec, shape, *settings in models:
+        model = build_model({'spec': spec, **dict(settings), 'scan': True}, 1000)
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
         assert logits.shape == (1, 1000)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason='the reference tables are not here')
-def test_no_image_row_of_the_reference_is_missing():
-    def describe_spec(row):
+def test_no_row_of_the_reference_is_missing():
+    """Of images and of Kinetics; other models by what is printed of them."""
+
+    def describe_spec(name, row):
         spec = parse_spec(row.spec)
         at = spec.at[0] if spec.tokens else None
-        return spec.size, spec.patch, row.resolution, spec.layers, at, spec.tokens, spec.fuser
+        dataset = TABLES[name].recipe.dataset if spec.tubelet else None
+        model = spec.size, spec.patch, row.resolution, spec.layers, at, spec.tokens, spec.fuser
+        return dataset, row.settings.get('head') == 'token', *model
 
-    ours = {
-        (*(row.paper.get(k) and float(row.paper[k]) for k in COLUMNS), *describe_spec(row))
-        for _, row in ROWS
-        if row.spec
-    }
+    def printed(paper):
+        return tuple(paper.get(k) and float(paper[k]) for k in COLUMNS)
+
+    ours = {(*printed(row.paper), *describe_spec(n, row)) for n, row in ROWS if row.spec}
+    others = {printed(row.paper) for name, row in ROWS if name in '789'}
     rows = json.loads((SHARED / 'paper_tables.json').read_text())['rows']
-    rows = [row for row in rows if row.get('settings', {}).get('family') == 'vit']
-    assert len(rows) == 34
-    for row in rows:
-        settings = row['settings']
+    models = [row for row in rows if row.get('settings', {}).get('family') in ('vit', 'vivit')]
+    assert len(models) == 34 + 14
+    for row in models:
+        settings, video = row['settings'], row['settings']['family'] == 'vivit'
         keys = ('variant', 'patch', 'resolution', 'layers', 'tokenlearner_loc', 'num_tokens')
         built = [settings.get(key) for key in keys]
-        printed = [row['paper'].get(k) for k in COLUMNS]
-        assert (*printed, *built, settings.get('fuser', False)) in ours, row['row']
+        of_set = row['dataset'] if video else None, video and settings['cls_token']
+        paper = row['paper'] if row['id'][:2] != 'j7' else {**row['paper'], 'views': None}
+        assert (*printed(paper), *of_set, *built, settings.get('fuser', False)) in ours, row['row']
+    quoted = [row for row in rows if row['id'][:2] in ('j8', 'j9') and row not in models]
+    assert len(quoted) == 16
+    assert {printed(row['paper']) for row in quoted} <= others
 
 
 def test_the_specs_of_the_figures():
@@ -148,9 +196,7 @@ def test_the_specs_of_the_figures():
 
 def test_the_parameters_that_the_notes_name():
     def millions(spec, resolution):
-        model = build_model({'spec': spec, 'scan': True}, 18_291)
-        images = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
-        return f'{count(model, images)[""].params / 1e6:.2f}'
+        return f'{count_model(spec, (resolution, resolution, 3), 18_291).params / 1e6:.2f}'
 
     assert millions('H/14', 224) == '654.19'
     assert millions('L/10+11-16at18', 224) == '460.58'
@@ -174,6 +220,7 @@ def results(**changes):
         'dataset': 'imagenet2012',
         'split': 'validation',
         'resolution': 384,
+        'clip': None,
         'steps': 100,
         'metrics': metrics,
         **changes,
@@ -226,6 +273,41 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
     assert out.count('none of these rows') == 4
     (entry, *_) = json.loads((tmp_path / 't.json').read_text())['5']
     assert {'paper', 'ours', 'deviation_percent', 'explanation'} <= set(entry)
+
+
+def test_a_kinetics_row_takes_its_own_views_of_its_own_clips(tmp_path):
+    names = [
+        f'{key}@{views}_{of}'
+        for key in ('top1', 'top5')
+        for views in ('4x3', '2x3')
+        for of in ('logits', 'probs')
+    ]
+    metrics = {
+        f'kinetics400/val/{name}': {'value': i / 10, 'n': 19_881} for i, name in enumerate(names)
+    }
+    model = {'spec': 'ViViT-L/16x2-16at12', 'dtype': 'bfloat16', 'scan': True}
+    clip = {'frames': 32, 'stride': 2, 'label_mode': 'video'}
+    run = results(model=model, dataset='kinetics400', split='val', resolution=224, clip=clip)
+    four = {name: metrics[name] for name in metrics if '@4x3' in name}
+    write_run(tmp_path / 'right', {**run, 'metrics': four}, metrics)
+    write_run(tmp_path / 'dense', {**run, 'clip': {**clip, 'stride': 1}, 'metrics': metrics})
+    found = find_results([tmp_path])
+
+    def measured(table, views, spec='ViViT-L/16x2-16at12'):
+        rows = [row for row in TABLES[table].rows if (row.spec, row.views) == (spec, views)]
+        entry = describe(rows[-1], TABLES[table], found)
+        return [(run['top1']['value'], run['top5']['value']) for run in entry['measured']], entry
+
+    for table, views, values in (
+        ('7', '4x3', (0, 0.4)),
+        ('8', '4x3', (0, 0.4)),
+        ('8', '2x3', (0.2, 0.6)),
+    ):
+        assert measured(table, views)[0] == [values]
+    assert measured('9', '4x3')[0] == []
+    assert measured('7', '4x3', 'ViViT-L/16x2')[0] == []
+    text = format_table(TABLES['8'], [measured('8', '2x3')[1]])
+    assert '| 6 | 2x3 | 4,596 | 82.1 | 20.00 of 19,881 | 60.00 of 19,881 |' in text
 
 
 def test_real_stands_where_it_is_of_the_last_step(tmp_path):

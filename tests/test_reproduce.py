@@ -1,7 +1,9 @@
 """Every command of docs/reproduce.md: an experiment that builds, and a model that traces."""
 
+import functools
 import importlib
 import json
+import operator
 import re
 import shlex
 from pathlib import Path
@@ -11,13 +13,14 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.paper import TABLES
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'
-COMMANDS = {c for t in TABLES.values() for row in t.rows for c in reproduce.commands(row, t)}
+COMMANDS = {
+    c for t in reproduce.TABLES.values() for row in t.rows for c in reproduce.commands(row, t)
+}
 
 
 def make(command):
@@ -27,7 +30,9 @@ def make(command):
     config = importlib.import_module(f'configs.{name}').get_config(arg).lock()
     for key, value in flags.items():
         if key.startswith('config.'):
-            config.update_from_flattened_dict({key.removeprefix('config.'): value})
+            *sections, name = key.removeprefix('config.').split('.')
+            section = functools.reduce(operator.getitem, sections, config)
+            section[name] = type(section[name])(value)
     return make_experiment(config), flags
 
 
@@ -48,7 +53,19 @@ def test_every_command_builds_and_traces():
             init = experiment.model.clone(num_classes=1).init_with_output
             jax.eval_shape(init, jax.random.key(0), images)
         seen.add(key)
-    assert len(seen) > 50
+    assert len(seen) > 60
+
+
+def test_a_kinetics_row_begins_with_the_model_of_images():
+    quoted, *_ = reproduce.TABLES['7'].rows
+    pretrain, tune = reproduce.commands(quoted, reproduce.TABLES['7'])
+    assert ':model=L/16 ' in pretrain
+    assert '--config.model.head=token' in pretrain
+    assert 'kinetics400.py:model=ViViT-L/16x2,res=224 ' in tune
+    assert '--config.schedule.learning_rate=0.1 ' in tune
+    rated = [c for c in COMMANDS if 'learning_rate' in c]
+    assert {re.search('model=([^,]*)', c)[1] for c in rated} == {'ViViT-L/16x2', 'ViViT-H/14x2'}
+    assert sum('multiview.clips=2' in c for c in COMMANDS) == 2
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason='the reference tables are not here')

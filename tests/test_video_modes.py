@@ -10,6 +10,7 @@ from jax import export as jax_export
 from PIL import Image, ImageSequence
 from safetensors.numpy import load_file
 
+from benchmarks.paper_tables import read_run
 from configs import moving_digits
 from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
@@ -99,3 +100,8 @@ def test_what_is_of_images_is_refused(trained):
     ]:
         with pytest.raises(UserError, match=message):
             make_evaluators(small(evaluators={'test': first, 'other': other}))
+
+
+def test_the_paper_s_tables_read_the_results(trained):
+    experiment, workdir, _ = trained
+    assert read_run(workdir)['clip'] == (experiment.clip.frames, experiment.clip.stride)

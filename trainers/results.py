@@ -1,6 +1,7 @@
 """results.json: what a finished run measured, and on how many examples."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def make_results(
         'split': split,
         'train_split': experiment.data.split,
         'resolution': experiment.data.resolution,
+        'clip': None if experiment.clip is None else asdict(experiment.clip),
         'seed': experiment.seed,
         'batch_size': experiment.batch_size,
         'steps': experiment.total_steps,
