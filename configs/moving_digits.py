@@ -3,9 +3,9 @@
     python main.py --config=configs/moving_digits.py:model=ViViT-mini/8x6-4at2 --workdir=DIR
 
 Not from the paper; needs no data but what a package ships. Clips of 12 frames, every second of a
-video's 32, at 32 pixels; evaluated in 4x3 views at the end. TokenLearner is v1.1. Arguments: model
-(a spec), several (motions in intervals of their own, as in Charades), epochs, runlocal (a few
-steps, to try things out).
+video's 32, at 32 pixels; evaluated in 4x3 views at the end. Arguments: model (a spec), several
+(motions in intervals of their own, as in Charades), epochs, runlocal (a few steps, to try things
+out).
 """
 
 from ml_collections import ConfigDict
@@ -25,8 +25,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train_geometry = common.jitter_crop(32, prob_scale_jitter=0.0)
     config.eval_geometry = {'name': 'center_crop', 'share': 0.875}
     config.evaluators.multiview = common.multiview('test', batch_size=64)
-    if '-' in arg.model.removeprefix('ViViT-'):
-        config.model.version = 'v1.1'
     if arg.several:
         config.clip.label_mode = 'overlap'
         config.loss = {'name': 'sigmoid'}

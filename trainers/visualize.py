@@ -25,7 +25,7 @@ GIF_FPS = 6
 
 
 def visualize(
-    experiment: Experiment, evaluators: Evaluators, workdir: Path, count: int = 10
+    experiment: Experiment, evaluators: Evaluators, workdir: Path, count: int | None = None
 ) -> Path:
     """Draws attention_maps.png, of videos attention_maps.gif: some examples and their maps.
 
@@ -33,7 +33,8 @@ def visualize(
         experiment: of the model.
         evaluators: the first one's split is drawn from.
         workdir: of the checkpoint; the picture is written there too.
-        count: images or videos, spread evenly over the split. Of a video the clip in the middle.
+        count: images (by default 10) or videos (8), spread evenly over the split; of a video the
+            clip in the middle.
 
     Returns:
         The picture's path.
@@ -44,7 +45,7 @@ def visualize(
     """
     state = restore_trained(workdir, experiment)
     examples = experiment.eval_examples(experiment.data.dataset, evaluators.first.split)
-    count = min(count, len(examples))
+    count = min(count or (10 if experiment.clip is None else 8), len(examples))
     rows = (np.arange(count) * 2 + 1) * len(examples) // (2 * count)
     try:
         samples = [examples.sample(int(i), (0,)) for i in rows]
