@@ -33,12 +33,11 @@ from flax.errors import FlaxError
 
 from token_learner import TokenFuser, TokenLearner, TokenLearnerV11, ViT, ViViT
 from token_learner.encoder import Factory
-from token_learner.pretrained import convert, read
+from token_learner.pretrained import HUGGINGFACE_GELUS, convert, read
 
 IO = '_io.npz'
 AUGREG_HEADS = 4  # the files do not say
 # What transformers calls them; its three forms of 'tanh' are one function.
-GELUS = dict.fromkeys(('gelu_fast', 'gelu_new', 'gelu_pytorch_tanh'), 'tanh') | {'gelu': 'erf'}
 
 Arrays = Mapping[str, Any]
 Run = Callable[[Path], tuple[np.ndarray, np.ndarray]]
@@ -173,7 +172,7 @@ def run_huggingface(path: Path) -> tuple[np.ndarray, np.ndarray]:
         heads=config['num_attention_heads'],
         mlp_dim=config['intermediate_size'],
         head='token',
-        gelu=GELUS[config['hidden_act']],
+        gelu=HUGGINGFACE_GELUS[config['hidden_act']],
     )
     case = load(path / 'io.npz')
     images = np.moveaxis(case['pixel_values'], -3, -1)

@@ -68,7 +68,7 @@ class Views:
         if min(1 if self.clips is None else self.clips, self.crops) < 1:
             raise ValueError(
                 f'{self.clips} clips and {self.crops} crops are no views; use 1 or more, or '
-                'clips=None for all of a video'
+                'clips=None in the config for all of a video'
             )
 
     def __str__(self) -> str:

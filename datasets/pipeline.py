@@ -217,14 +217,23 @@ def eval_batches(
 def _counted(
     batches: Generator[Batch, None, None], reading: Reading
 ) -> Generator[Batch, None, None]:
-    """The same batches; tells of every example that could not be read, and ends at too many."""
+    """The same batches; tells of every example that could not be read, and ends at too many.
+
+    Of clips that are evaluated their videos count.
+    """
     seen = unreadable = 0
+    videos: dict[int, bool] = {}  # and whether a clip could not be read
     with closing(batches):
         for batch in batches:
-            seen += len(batch['mask'])
             for i in np.flatnonzero(batch['unreadable']):
-                unreadable += 1
                 log.warning('cannot be read, left out: %s: %s', batch['id'][i], batch['error'][i])
+            if 'video_number' in batch:
+                for video, bad in zip(batch['video_number'], batch['unreadable'], strict=True):
+                    videos[int(video)] = videos.get(int(video), False) or bool(bad)
+                seen, unreadable = len(videos), sum(videos.values())
+            else:
+                seen += len(batch['mask'])
+                unreadable += int(batch['unreadable'].sum())
             if unreadable > reading.max_unreadable * max(seen, _JUDGED_FROM):
                 raise OSError(
                     f'{unreadable} of {seen} examples could not be read, the last one '

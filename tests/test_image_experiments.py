@@ -158,7 +158,7 @@ def test_the_export_runs_without_this_code_and_predicts(data, finetuned, tmp_pat
 
 def test_an_export_begins_a_run_and_other_classes_are_refused(data, finetuned, tmp_path):
     run(FINETUNE, data, f'--workdir={finetuned}', '--mode=export')
-    path = finetuned / 'export' / 'model.safetensors'
+    path = finetuned / 'export'
     once = [FINETUNE, data, '--config.total_steps=1', f'--workdir={tmp_path / "again"}']
     run(*once, f'--config.init_from.path={path}')
     actions = json.loads((tmp_path / 'again' / 'init_from.json').read_text())['parameters']

@@ -30,7 +30,8 @@ def make(model, path='', new=('^head/',), **settings):
 
 def make_video(model, path='', new=('^head/',), frames=8, init_from=(), **settings):
     config = moving_digits.get_config(f'model={model}')
-    config.dataset.resolution, config.clip.frames = 28, frames
+    config.dataset.update(resolution=28, mean=(0.5,), std=(0.5,))
+    config.clip.frames = frames
     config.model.update(settings)
     config.init_from.update(path=str(path), new=new, **dict(init_from))
     return make_experiment(config.lock())
@@ -59,10 +60,11 @@ def fresh():
     return params(create_state(make('mini/7-4at2')))
 
 
-@pytest.mark.parametrize('file', ['', 'checkpoints/1', 'vit.npz', 'huggingface'])
-def test_a_plain_vit_begins_a_token_learner(plain, fresh, file, tmp_path):
+@pytest.mark.parametrize('file', ['.', 'checkpoints/1', 'vit.npz', 'huggingface'])
+def test_a_plain_vit_begins_a_token_learner(plain, fresh, file, tmp_path, monkeypatch):
     theirs, folder = plain
-    experiment = make('mini/7-4at2', folder / file, ('^head/', 'tokenizer_'))
+    monkeypatch.chdir(folder)
+    experiment = make('mini/7-4at2', file, ('^head/', 'tokenizer_'))
     ours = params(begin(experiment, tmp_path))
     for path, array in ours.items():
         if path == 'position_embedding':

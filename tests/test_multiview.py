@@ -180,6 +180,17 @@ def test_metrics_belong_by_prefix_and_views():
     }
 
 
+def test_scores_that_are_not_finite_are_wrong(tmp_path):
+    means = np.array([[np.nan] * 7, ones(1), [np.inf, *ones(1)[1:]]], np.float32)
+    labels = np.array([[0], [1], [0]], np.int32)
+    scores = VideoScores(['a', 'b', 'c'], labels, {'logits': means, 'probs': means}, 3)
+    assert measure(scores, '4x3')['top1@4x3_logits'] == Metric(pytest.approx(1 / 3), 3)
+    write_tables(tmp_path, 'x', scores, NAMES)
+    classes = list(csv.DictReader((tmp_path / 'classes_x.csv').read_text().splitlines()))
+    assert [row['right'] for row in classes[:2]] == ['0', '1']
+    assert (tmp_path / 'confusions_x.csv').read_text().split() == ['label,predicted,count']
+
+
 class Faulty:
     """Thirteen videos: one is short, one damaged in the middle, one has no label; two failed."""
 
@@ -215,7 +226,7 @@ def configured(**changes):
 
 def faulty(devices):
     """An experiment on so many devices, its evaluator, and a state that tells classes apart."""
-    config = configured(**{'reading.max_unreadable': 1.0})
+    config = configured(**{'reading.max_unreadable': 0.002})  # two videos, of more clips
     config.eval_geometry = {'name': 'center_crop', 'share': 0.5}
     experiment = make_experiment(config, devices=jax.devices()[:devices])
     known: Dataset = experiment.data.dataset
@@ -283,7 +294,7 @@ def test_several_devices_give_the_scores_of_one(alone, devices):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'clips': 0}, '0 clips and 3 crops are no views; use 1 or more'),
+        ({'clips': 0}, '0 clips and 1 crops are no views; use 1 or more'),
         ({'crops': 0}, '4 clips and 0 crops are no views'),
         ({'batch_size': 9}, 'batch_size=9 cannot be cut into the 8 parts'),
         ({'split': 'val'}, "no split 'val'; use one of train, test"),
@@ -295,7 +306,8 @@ def test_several_devices_give_the_scores_of_one(alone, devices):
 )
 def test_what_cannot_be_evaluated_is_refused(changes, message):
     config = configured()
-    config.evaluators.multiview.update({**VIEWS, **changes})
+    config.eval_geometry = {'name': 'resize', 'share': 1.0}
+    config.evaluators.multiview.update({**VIEWS, 'crops': 1, **changes})
     with pytest.raises(UserError, match=message):
         make_evaluators(make_experiment(config))
 
@@ -317,10 +329,10 @@ def get_config():
 
 
 def small():
-    """Of one step, and two clips of each video."""
+    """Of one step, and two crops of one clip of each video: a process reads only some videos."""
     changes = {'total_steps': 1, 'clip.frames': 2, 'evaluators.test.batch_size': 200}
     changes['schedule.warmup_epochs'] = 0.0
-    views = {'crops': 1, 'clips': 2, 'batch_size': 200}
+    views = {'crops': 2, 'clips': 1, 'batch_size': 200}
     return configured(**changes, **{f'evaluators.multiview.{k}': v for k, v in views.items()})
 
 
@@ -340,18 +352,18 @@ def test_a_run_ends_with_all_views_and_they_are_evaluated_on_their_own(trained):
     experiment, workdir, metrics = trained
     assert len(single(metrics)) == 3
     assert len(metrics) == 3 + 13
-    assert metrics['moving_digits/test/top1@2x1_logits']['n'] == 1000
+    assert metrics['moving_digits/test/top1@1x2_logits']['n'] == 1000
     last = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
     assert {name for name in last if '/n' in name} == {
         f'moving_digits/test/{name}'
         for name in (
-            *('n@1x1_center', 'n@2x1', 'n@2x1_logits', 'n@2x1_probs'),
-            *('n_strict@2x1_logits', 'n_strict@2x1_probs'),
+            *('n@1x1_center', 'n@1x2', 'n@1x2_logits', 'n@1x2_probs'),
+            *('n_strict@1x2_logits', 'n_strict@1x2_probs'),
         )
     }
     evaluators = make_evaluators(experiment)
     evaluate(experiment, evaluators, workdir, 'test')
-    path = workdir / 'scores_moving_digits_test_2x1.npz'
+    path = workdir / 'scores_moving_digits_test_1x2.npz'
     path.unlink()
     both = evaluate(experiment, evaluators, workdir, 'multiview')
     assert path.exists()
@@ -364,7 +376,7 @@ def test_two_processes_give_the_scores_of_one(trained, tmp_path):
     shutil.copytree(workdir, tmp_path / 'run')
     settings = json.loads(small().to_json())
     (tmp_path / 'config.py').write_text(CONFIG.replace('{}', repr(settings)))
-    path = tmp_path / 'run' / 'scores_moving_digits_test_2x1.npz'
+    path = tmp_path / 'run' / 'scores_moving_digits_test_1x2.npz'
     with np.load(path) as file:
         expected = {key: file[key] for key in file.files}
     assert np.ptp(expected['logits'], axis=0).min() > 1e-3  # far more than what may differ

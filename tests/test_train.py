@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import digits
+from configs import digits, moving_digits
 from datasets.pipeline import Reading
 from tests.conftest import run_script
 from trainers.construct import UserError
@@ -50,6 +50,17 @@ def test_eight_devices_give_the_loss_curve_of_one():
     assert one[-1] < one[0]
     for mesh in [(8, 1, 1), (1, 8, 1), (2, 2, 2)]:
         many, _ = losses(on(experiment, *mesh), 20)
+        np.testing.assert_allclose(many, one, rtol=1e-5)
+
+
+def test_eight_devices_train_a_vivit_as_one_does():
+    config = moving_digits.get_config('model=ViViT-mini/16x4-2at1-fuser')
+    config.clip.frames, config.model.mix_scope = 8, 'clip'
+    config.model.update(stochastic_depth=0.5, remat='full', scan=True)
+    experiment = make_experiment(config)
+    one, _ = losses(on(experiment, 1), 4)
+    for mesh in [(1, 8, 1), (2, 2, 2)]:
+        many, _ = losses(on(experiment, *mesh), 4)
         np.testing.assert_allclose(many, one, rtol=1e-5)
 
 

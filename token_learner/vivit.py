@@ -13,7 +13,7 @@ class ViViT(ViT):
     sequence (ViViT's model 1). Otherwise the encoder sees the tubelets of one time alone, and a
     temporal one with so many layers what would be the head's input of each time (model 2, the
     factorised encoder); it has position embeddings and for `head='token'` a class token of its
-    own.
+    own. Stochastic depth is drawn for each time there, and anew in the temporal part.
 
     Reductions work on the tubelets of one time: S learned tokens each, S*t in all, as in the TPAMI
     version, Sec. 5; position embeddings are not added anew. Clips that a patch does not divide in

@@ -125,7 +125,8 @@ def top_hits(
 ) -> tuple[Float[Array, 'b'], Float[Array, 'b']]:
     """Whether a label is the likeliest class, and whether one is among the five likeliest.
 
-    Of classes that are equally likely the one with the lower number counts as likelier.
+    Of classes that are equally likely the one with the lower number counts as likelier. Nothing is
+    right where a logit is not finite.
 
     Args:
         logits: [b, classes].
@@ -133,4 +134,5 @@ def top_hits(
     """
     top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
     hits = (top[:, :, None] == labels[:, None, :]).any(axis=-1).astype(jnp.float32)
+    hits *= jnp.isfinite(logits).all(axis=-1, keepdims=True)
     return hits[:, 0], hits.max(axis=-1)

@@ -14,7 +14,15 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from token_learner.build import RUNTIME_SETTINGS, build_model
-from token_learner.pretrained import OURS, Row, adapt, format_report, read, rename
+from token_learner.pretrained import (
+    HUGGINGFACE_GELUS,
+    OURS,
+    Row,
+    adapt,
+    format_report,
+    read,
+    rename,
+)
 from trainers.checkpoints import labels_digest
 from trainers.construct import UserError
 from trainers.experiment import Experiment
@@ -100,7 +108,7 @@ def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
     """The weights of `config.init_from`, and all of them by our names where they have one."""
     path, model = experiment.init_from.path, experiment.model
     try:
-        weights = read_weights(Path(path).expanduser())
+        weights = read_weights(Path(path).expanduser().absolute())
         if weights.about.get('heads', model.heads) != model.heads:
             raise ValueError(
                 f'{path} has {weights.about["heads"]} heads, the model {model.heads}; use a spec '
@@ -164,7 +172,7 @@ def read_weights(path: Path) -> Weights:
         return _read_step(path)
     flat, source = read(path)
     if source == OURS:
-        made = read_export(path).about
+        made = read_export(path / 'model.safetensors' if path.is_dir() else path).about
         return _of_config(flat, made, made, labels_digest(made['label_names']))
     config = (path if path.is_dir() else path.parent) / 'config.json'
     if source == 'huggingface' and config.is_file():
@@ -187,7 +195,7 @@ def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
             patch = _sides(config['patch_size'])
         grid = tuple(side // part for side, part in zip(size, patch, strict=True))
         about = {
-            'model.gelu': 'erf' if config['hidden_act'] == 'gelu' else 'tanh',
+            'model.gelu': HUGGINGFACE_GELUS[config['hidden_act']],
             'heads': config['num_attention_heads'],
         }
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:

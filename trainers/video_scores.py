@@ -83,7 +83,7 @@ def measure(scores: VideoScores, views: str) -> Metrics:
     be read, or was missing when the set was prepared: they are shares of all annotated videos but
     those that were read and have no label. `mean_class`, where a video has one label, is the
     unweighted mean of top-1 over the classes that have a scored video. Of classes with the same
-    score the one with the lower number counts as likelier.
+    score the one with the lower number counts as likelier; scores that are not finite are wrong.
 
     Args:
         scores: of the videos.
@@ -101,8 +101,7 @@ def measure(scores: VideoScores, views: str) -> Metrics:
     if not n:
         return metrics
     for reduction, means in scores.means.items():
-        likeliest = np.argsort(-means[scored], axis=1, kind='stable')[:, :5]
-        hits = (likeliest[:, :, None] == labels[:, None, :]).any(axis=2)
+        hits = (likeliest(means[scored])[:, :, None] == labels[:, None, :]).any(axis=2)
         found = {}
         for name, right in (('top1', hits[:, 0]), ('top5', hits.any(axis=1))):
             found[name] = Metric(float(right.mean()), n)
@@ -113,6 +112,12 @@ def measure(scores: VideoScores, views: str) -> Metrics:
             found['mean_class'] = Metric(float(of_class.mean()), n)
         metrics |= {f'{name}@{views}_{reduction}': metric for name, metric in found.items()}
     return metrics
+
+
+def likeliest(scores: np.ndarray) -> np.ndarray:
+    """The five likeliest classes [n, 5] of scores [n, classes]; -2 where one is not finite."""
+    order = np.argsort(-scores, axis=1, kind='stable')[:, :5]
+    return np.where(np.isfinite(scores).all(axis=1, keepdims=True), order, -2)
 
 
 def write_scores(
@@ -145,10 +150,10 @@ def write_tables(folder: Path, name: str, scores: VideoScores, label_names: Sequ
     """
     scored = scores.labels[:, 0] >= 0
     own = scores.labels[scored, 0]
-    predicted = scores.means['logits'][scored].argmax(axis=1)
+    predicted = likeliest(scores.means['logits'][scored])[:, 0]
     videos = np.bincount(own, minlength=len(label_names)).tolist()
     right = np.bincount(own[own == predicted], minlength=len(label_names)).tolist()
-    wrong = own != predicted
+    wrong = (own != predicted) & (predicted >= 0)
     pairs = Counter(zip(own[wrong].tolist(), predicted[wrong].tolist(), strict=True))
     ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
     most: dict[int, tuple[str, int]] = {}

@@ -9,9 +9,10 @@ from token_learner.pretrained.convert import convert, rename
 from token_learner.pretrained.export import to_augreg, to_huggingface
 from token_learner.pretrained.files import read, write_huggingface
 from token_learner.pretrained.inflate import INFLATIONS
-from token_learner.pretrained.names import OURS, SOURCES
+from token_learner.pretrained.names import HUGGINGFACE_GELUS, OURS, SOURCES
 
 __all__ = [
+    'HUGGINGFACE_GELUS',
     'INFLATIONS',
     'OURS',
     'SOURCES',

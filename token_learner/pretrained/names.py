@@ -13,6 +13,11 @@ Names = dict[str, str]  # theirs -> ours, the pieces of a path joined as each of
 # The code bases, and what joins the pieces of their paths.
 SOURCES = {'scenic': '/', 'augreg': '/', 'huggingface': '.'}
 
+# What transformers calls the functions that `ViT.gelu` names.
+HUGGINGFACE_GELUS = dict.fromkeys(('gelu_fast', 'gelu_new', 'gelu_pytorch_tanh'), 'tanh') | {
+    'gelu': 'erf'
+}
+
 OURS = 'token_learner'  # what `read` says of an export of this code base
 
 _MLP: Names = {'Dense_0': 'hidden', 'Dense_1': 'out'}
