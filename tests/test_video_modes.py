@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 from jax import export as jax_export
+from ml_collections import ConfigDict
 from PIL import Image, ImageSequence
 from safetensors.numpy import load_file
 
 from benchmarks.paper_tables import read_run
 from configs import moving_digits
+from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
@@ -85,6 +87,13 @@ def test_maps_are_drawn_over_the_frames_of_clips(trained):
         frames = [np.asarray(f.convert('RGB')).astype(int) for f in ImageSequence.Iterator(gif)]
     assert all((np.ptp(frame, axis=-1) > 60).mean() > 0.02 for frame in frames)  # heat over grey
     assert all(np.abs(a - b).max() > 60 for a, b in pairwise(frames))
+
+
+def test_clips_of_another_length_are_refused(trained):
+    config = ConfigDict(trained[0].config)
+    config.clip.frames = 8
+    with pytest.raises(UserError, match=r'with clip\.frames=4, the config has 8'):
+        restore_trained(trained[1], make_experiment(config))
 
 
 def test_what_is_of_images_is_refused(trained):

@@ -48,6 +48,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         'dataset.std': list(experiment.data.std),
         'dataset.channels': experiment.data.dataset.channels,
         'dataset.labels': labels_digest(experiment.data.dataset.label_names),
+        **({} if experiment.clip is None else {'clip.frames': experiment.clip.frames}),
         'state': _digest(_shapes(abstract_state(experiment))),
     }
 
