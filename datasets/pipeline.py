@@ -222,18 +222,20 @@ def _counted(
     Of clips that are evaluated their videos count.
     """
     seen = unreadable = 0
-    videos: dict[int, bool] = {}  # and whether a clip could not be read
+    videos: set[int] = set()
+    bad_videos: set[int] = set()
     with closing(batches):
         for batch in batches:
-            for i in np.flatnonzero(batch['unreadable']):
+            bad = np.flatnonzero(batch['unreadable'])
+            for i in bad:
                 log.warning('cannot be read, left out: %s: %s', batch['id'][i], batch['error'][i])
             if 'video_number' in batch:
-                for video, bad in zip(batch['video_number'], batch['unreadable'], strict=True):
-                    videos[int(video)] = videos.get(int(video), False) or bool(bad)
-                seen, unreadable = len(videos), sum(videos.values())
+                videos.update(batch['video_number'].tolist())
+                bad_videos.update(batch['video_number'][bad].tolist())
+                seen, unreadable = len(videos), len(bad_videos)
             else:
                 seen += len(batch['mask'])
-                unreadable += int(batch['unreadable'].sum())
+                unreadable += len(bad)
             if unreadable > reading.max_unreadable * max(seen, _JUDGED_FROM):
                 raise OSError(
                     f'{unreadable} of {seen} examples could not be read, the last one '
