@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from token_learner.spec import Spec, parse_spec
     from token_learner.tokenizer import TokenLearner, TokenLearnerV11
     from token_learner.unpool import Unpool
+    from token_learner.vector_transformer import VectorTransformer
     from token_learner.vit import ViT
     from token_learner.vivit import ViViT
+    from token_learner.x2plus1d import X2plus1D
 
 __version__ = '0.1.0'
 
@@ -39,8 +41,10 @@ __all__ = [
     'TokenLearnerV11',
     'TokenMerging',
     'Unpool',
+    'VectorTransformer',
     'ViT',
     'ViViT',
+    'X2plus1D',
     'build_model',
     'count',
     'parse_spec',
@@ -62,8 +66,10 @@ _HOME = {
     'TokenLearnerV11': 'tokenizer',
     'TokenMerging': 'merging',
     'Unpool': 'unpool',
+    'VectorTransformer': 'vector_transformer',
     'ViT': 'vit',
     'ViViT': 'vivit',
+    'X2plus1D': 'x2plus1d',
     'build_model': 'build',
     'count': 'counting',
     'parse_spec': 'spec',

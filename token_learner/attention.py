@@ -7,7 +7,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice
-from token_learner.partitioning import mesh_parts, over_mesh
+from token_learner.partitioning import mesh_parts, over_mesh, target_platform
 
 IMPLEMENTATIONS = ('auto', 'xla', 'cudnn', 'flash')
 CUDNN_TYPES = (jnp.dtype('float16'), jnp.dtype('bfloat16'))
@@ -19,13 +19,24 @@ _FLASH_BLOCKS = range(256, 1024 + 1, 128)
 Bias = Float[Array, '#b #k #n m']
 
 
+def check_attention(implementation: str, dtype: str) -> None:
+    """Raises ValueError unless activations can be of a type, and an implementation is for it."""
+    check_choice('attention', implementation, IMPLEMENTATIONS)
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
+    if implementation == 'cudnn' and jnp.dtype(dtype) not in CUDNN_TYPES:
+        raise ValueError(
+            f"attention='cudnn' does not compute in dtype={dtype}; use bfloat16 or float16"
+        )
+
+
 def dot_product_attention(
     query: Float[Array, 'b n k d'],
     key: Float[Array, 'b m k d'],
-    value: Float[Array, 'b m k d'],
+    value: Float[Array, 'b m k e'],
     bias: Bias | None = None,
     implementation: str = 'auto',
-) -> Float[Array, 'b n k d']:
+) -> Float[Array, 'b n k e']:
     """softmax(query key^T / sqrt(d) + bias) value for each head, the softmax in float32.
 
     Implementations compute the same and differ in speed and memory:
@@ -44,7 +55,7 @@ def dot_product_attention(
     """
     check_choice('attention', implementation, IMPLEMENTATIONS)
     if implementation == 'auto':
-        implementation = 'xla' if bias is not None else _choose(query, key)
+        implementation = 'xla' if bias is not None else _choose(query, key, value)
     if implementation == 'xla':
         return _xla(query, key, value, bias)
     if bias is not None:
@@ -55,15 +66,31 @@ def dot_product_attention(
             "model's dtype to one of them, or use 'xla'"
         )
     kernel = _flash if implementation == 'flash' else _cudnn
-    return over_mesh(kernel, query, key, value)
+    return over_mesh(kernel, *_widened(query, key, value))[..., : value.shape[-1]]
 
 
-def _choose(query: Array, key: Array) -> str:
-    (b, _, k, d), parts = query.shape, mesh_parts()
+def _widened(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
+    """Of one width d, as kernels need: zeros are added where they are not."""
+    width = _width(query, value)
+    query = query * (width / query.shape[-1]) ** 0.5  # the scale stays
+
+    def widen(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+
+    return widen(query), widen(key), widen(value)
+
+
+def _width(query: Array, value: Array) -> int:
+    d, e = query.shape[-1], value.shape[-1]
+    return d if d == e else -(-max(d, e) // 8) * 8
+
+
+def _choose(query: Array, key: Array, value: Array) -> str:
+    (b, _, k, _), d, parts = query.shape, _width(query, value), mesh_parts()
     if b % parts[0] or k % parts[1]:
         return 'xla'
-    target, device = jax.sharding.get_abstract_mesh().abstract_device, jax.devices()[0]
-    if (target is not None and target.platform == 'tpu') or device.platform == 'tpu':
+    device = jax.devices()[0]
+    if target_platform() == 'tpu':
         return 'flash' if min(query.shape[1], key.shape[1]) >= _FLASH_FROM else 'xla'
     fits = query.dtype in CUDNN_TYPES and d % 8 == 0 and d <= 128
     if fits and 'cuda' in device.client.platform_version:
@@ -133,17 +160,23 @@ def _blocks(length: int) -> tuple[int, int]:
 
 
 class Attention(nn.Module):
-    """Multi-head dot-product attention with biases, as in ViT.
+    """Multi-head dot-product attention, by default as in ViT.
 
     Attributes:
         heads: number of heads k; must divide the width c.
         implementation: see `dot_product_attention`.
         dtype: type of the computation; parameters are float32.
+        query_width: of the queries and the keys, in all heads; None is c.
+        project: whether the heads' outputs are projected.
+        use_bias: whether the projections have biases.
     """
 
     heads: int
     implementation: str = 'auto'
     dtype: Dtype | None = None
+    query_width: int | None = None
+    project: bool = True
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         check_choice('attention', self.implementation, IMPLEMENTATIONS)
@@ -170,27 +203,35 @@ class Attention(nn.Module):
             ValueError: if the number of heads does not divide c.
         """
         width = x.shape[-1]
-        if width % self.heads:
-            raise ValueError(f'{self.heads} heads do not divide the width {width}; use a divisor')
+        query_width = width if self.query_width is None else self.query_width
+        for each in (width, query_width):
+            if each % self.heads:
+                raise ValueError(
+                    f'{self.heads} heads do not divide the width {each}; use a divisor'
+                )
         context = x if context is None else context
 
-        def project(x: Array, name: str) -> Float[Array, 'b n k d']:
+        def project(x: Array, width: int, name: str) -> Float[Array, 'b n k d']:
             return nn.DenseGeneral(
                 (self.heads, width // self.heads),
+                use_bias=self.use_bias,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 name=name,
             )(x)
 
         query, key, value = (
-            project(x, 'query'),
-            project(context, 'key'),
-            project(context, 'value'),
+            project(x, query_width, 'query'),
+            project(context, query_width, 'key'),
+            project(context, width, 'value'),
         )
         out = dot_product_attention(query, key, value, bias, self.implementation)
+        if not self.project:
+            return out.reshape(x.shape)
         return nn.DenseGeneral(
             width,
             axis=(-2, -1),
+            use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
             name='out',

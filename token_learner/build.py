@@ -7,19 +7,23 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from token_learner.attention import CUDNN_TYPES, IMPLEMENTATIONS
-from token_learner.checks import check_choice, check_keys
+from token_learner.attention import check_attention
+from token_learner.build_bottleneck import build_x2plus1d
+from token_learner.checks import check_choice, check_keys, refuse_unused
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.encoder import REMAT, Factory
 from token_learner.fuser import TokenFuser
 from token_learner.merging import TokenMerging
 from token_learner.pooling import GridSplit, SpatialPooling
 from token_learner.reprojection import Reprojection
-from token_learner.spec import SIZES, Size, Spec, parse_spec
+from token_learner.spec import SIZES, BottleneckSpec, Size, Spec, parse_spec
 from token_learner.tokenizer import TokenLearner, TokenLearnerV11
 from token_learner.unpool import Unpool
 from token_learner.vit import ViT
 from token_learner.vivit import ViViT
+from token_learner.x2plus1d import X2plus1D
+
+Model = ViT | X2plus1D
 
 TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
 FUSERS = ('token_fuser', 'unpool', 'reprojection')
@@ -32,23 +36,49 @@ RUNTIME_SETTINGS = (
     'stochastic_depth',
     'dtype',
     'attention',
+    'vector_attention',
     'remat',
     'scan',
 )
 
 
-def build_model(settings: Mapping[str, Any], num_classes: int) -> ViT:
+def build_model(settings: Mapping[str, Any], num_classes: int) -> Model:
     """Builds the model that a description names.
 
     Args:
-        settings: `spec` and the finer keys, which are the keyword arguments of `build_vit`.
+        settings: `spec` and the finer keys, which are the keyword arguments of `build_vit` or, of
+            a bottleneck model, `build_x2plus1d`.
         num_classes: number of outputs.
 
     Raises:
         ValueError: if a key is unknown or a value is not possible.
     """
-    check_keys(settings, [k for k in inspect.signature(build_vit).parameters if k != 'num_classes'])
-    return build_vit(num_classes=num_classes, **settings)
+    build = builder(settings['spec']) if 'spec' in settings else build_vit
+    check_keys(settings, [k for k in inspect.signature(build).parameters if k != 'num_classes'])
+    return build(num_classes=num_classes, **settings)
+
+
+def replace_settings(settings: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """A description with other values, of those keys that its model has.
+
+    Args:
+        settings: see `build_model`.
+        **values: by key.
+
+    Raises:
+        ValueError: if `spec` is no spec.
+    """
+    keys = inspect.signature(builder(settings['spec'])).parameters
+    return {**settings, **{key: value for key, value in values.items() if key in keys}}
+
+
+def builder(spec: str) -> Callable[..., Model]:
+    """The function that builds the model of a spec.
+
+    Raises:
+        ValueError: if the text is no spec.
+    """
+    return build_x2plus1d if isinstance(parse_spec(spec), BottleneckSpec) else build_vit
 
 
 def build_vit(
@@ -113,6 +143,7 @@ def build_vit(
         ValueError: if a value is not possible, or does nothing to the spec.
     """
     parsed = parse_spec(spec)
+    assert isinstance(parsed, Spec)
     learner = {'version': version, 'pooling': pooling, 'activation': activation}
     mixing = {
         'mix_scope': mix_scope,
@@ -155,6 +186,9 @@ def build_vit(
     )
 
 
+_refuse_unused = partial(refuse_unused, build_vit)
+
+
 def _check_parts(
     text: str,
     spec: Spec,
@@ -186,14 +220,8 @@ def _check_parts(
 
 
 def _check_runtime(dtype: str, attention: str, remat: str, tokenizer: str) -> None:
-    check_choice('attention', attention, IMPLEMENTATIONS)
     check_choice('remat', remat, tuple(REMAT))
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
-    if attention == 'cudnn' and jnp.dtype(dtype) not in CUDNN_TYPES:
-        raise ValueError(
-            f"attention='cudnn' does not compute in dtype={dtype}; use bfloat16 or float16"
-        )
+    check_attention(attention, dtype)
     if tokenizer == 'merge' and attention in ('cudnn', 'flash'):
         raise ValueError(
             f'merged tokens weigh in the attention, which attention={attention!r} cannot do; '
@@ -257,10 +285,3 @@ def _fuser(kind: str, size: Size, mixing: Mapping[str, Any], shared: Mapping[str
     }
     factories[kind]()
     return factories[kind]
-
-
-def _refuse_unused(where: str, **settings: Any) -> None:
-    """Refuses settings other than the default of what is not there."""
-    for key, value in settings.items():
-        if value != inspect.signature(build_vit).parameters[key].default:
-            raise ValueError(f'{key}={value!r} does nothing to {where} or leave it out')

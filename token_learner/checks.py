@@ -1,7 +1,8 @@
 """Checks of plain arguments, with messages that say what to do."""
 
 import difflib
-from collections.abc import Collection
+import inspect
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -25,3 +26,10 @@ def check_keys(settings: Collection[str], known: Collection[str]) -> None:
             hint = f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'
             hint = hint if known else 'leave it out'
             raise ValueError(f'{key} is not a known key; {hint}')
+
+
+def refuse_unused(function: Callable[..., Any], where: str, **settings: Any) -> None:
+    """Raises ValueError for settings, other than a function's defaults, of what is not there."""
+    for key, value in settings.items():
+        if value != inspect.signature(function).parameters[key].default:
+            raise ValueError(f'{key}={value!r} does nothing to {where} or leave it out')

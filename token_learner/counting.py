@@ -66,7 +66,8 @@ def count(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, Cost]:
     """Counts a model and each of its modules.
 
     Nothing is computed: the model is traced. It is counted as it is built, with one exception:
-    layers under `scan` count as often as they run.
+    layers under `scan` count as often as they run. For the paper's figures attention is written
+    out: `attention='xla'`, and `vector_attention='plain'` of bottleneck models.
 
     Args:
         model: a Flax module.
@@ -133,7 +134,8 @@ def _operations(program: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[st
         else:
             raise ValueError(
                 f'cannot count the operation {kind!r} in {"/".join(names)}; if it is a kernel for '
-                "attention, count the model with attention='xla', else add its cost to "
+                "attention, count the model with attention='xla' (and vector_attention='plain', if "
+                'it has that), else add its cost to '
                 'token_learner/counting.py'
             )
 

@@ -1,5 +1,7 @@
 """TokenFuser: mixes tokens and writes them back onto the grid they came from."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
@@ -18,7 +20,8 @@ class TokenFuser(nn.Module):
 
     - `mix_scope`: M mixes all S*T tokens of a clip (paper) or the S of a frame
       (released). The same for images.
-    - `beta`: one linear layer (paper) or an MLP (released since 09480e7).
+    - `beta`: one linear layer (paper) or an MLP (released since 09480e7). A 3x3 convolution
+      is what the published count of the bottleneck models' module leads to.
     - `norm`: no LayerNorm (paper's text), one on the grid before beta ('grid', released
       with use_normalization=False), or also one before and one after M ('full',
       released).
@@ -31,12 +34,13 @@ class TokenFuser(nn.Module):
 
     Attributes:
         mix_scope: 'frame' or 'clip'.
-        beta: 'linear' or 'mlp'.
+        beta: 'linear', 'mlp' or 'conv'.
         hidden: width inside beta's MLP.
         norm: 'none', 'grid' or 'full'.
         mix_init: 'identity' or 'released'.
         dropout: rate inside beta's MLP and on the update.
         dtype: type of the computation; parameters are float32.
+        use_bias: whether beta and M have biases; an MLP has them.
     """
 
     mix_scope: str = 'frame'
@@ -46,10 +50,11 @@ class TokenFuser(nn.Module):
     mix_init: str = 'identity'
     dropout: float = 0.0
     dtype: Dtype | None = None
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         check_choice('mix_scope', self.mix_scope, ('frame', 'clip'))
-        check_choice('beta', self.beta, ('linear', 'mlp'))
+        check_choice('beta', self.beta, ('linear', 'mlp', 'conv'))
         check_choice('norm', self.norm, ('none', 'grid', 'full'))
         check_choice('mix_init', self.mix_init, ('identity', 'released'))
         super().__post_init__()
@@ -85,7 +90,8 @@ class TokenFuser(nn.Module):
             beta = Mlp(self.hidden, num_tokens, self.dropout, self.dtype, name='beta')
             logits = beta(x, train=train)
         else:
-            logits = nn.Dense(num_tokens, dtype=self.dtype, name='beta')(x)
+            layer = partial(nn.Conv, kernel_size=(3, 3)) if self.beta == 'conv' else nn.Dense
+            logits = layer(num_tokens, use_bias=self.use_bias, dtype=self.dtype, name='beta')(x)
         update = jnp.einsum('...sc,...hws->...hwc', mixed, nn.sigmoid(logits))
         return grid + nn.Dropout(self.dropout, deterministic=not train)(update)
 
@@ -105,7 +111,8 @@ class TokenFuser(nn.Module):
             tokens = nn.LayerNorm(dtype=self.dtype, name='norm_in')(tokens)
         mixed = nn.Dense(
             tokens.shape[-2],
-            dtype=self.dtype,
+            self.use_bias,
+            self.dtype,
             kernel_init=unit_matrix if zero_gain else nn.initializers.zeros,
             name='mix',
         )(jnp.swapaxes(tokens, -1, -2))

@@ -48,6 +48,11 @@ def stack_layers(tree: Any, model: nn.Module) -> Any:
     return unflatten_dict(single | stacked)
 
 
+def without_scan(model: Any) -> Any:
+    """The model that takes variables with the layers one by one."""
+    return model.clone(scan=False) if model.scan else model
+
+
 def unstack_layers(tree: Any) -> Any:
     """The inverse of `stack_layers`."""
     flat = {}

@@ -1,5 +1,6 @@
 """The attention maps of a model's tokenizers, as arrays."""
 
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -13,21 +14,22 @@ def apply_with_maps(
     """Applies a model once, and returns where its tokens look as well.
 
     Args:
-        model: such as `ViT` or `ViViT`, without scan.
+        model: such as `ViT`, `ViViT` or `X2plus1D`, without scan.
         variables: {'params': ...} and other collections.
         images: [b, height, width, channels], or clips [b, frames, height, width, channels].
 
     Returns:
         Logits [b, classes], and for each layer that has a tokenizer with maps its maps
-        [b, t, s, h, w]; t is 1 for images, and of clips that of their tubelets. Empty where there
-        is no such tokenizer.
+        [b, t, s, h, w]; t is 1 for images, and of clips that of their tubelets or frames. The
+        layers of an `X2plus1D` are the modules of its last block. Empty where there is no such
+        tokenizer.
     """
     logits, sown = model.apply(variables, images, mutable='intermediates')
     maps = {}
     for path, (value,) in flatten_dict(dict(sown['intermediates'])).items():
         if path[-1] == 'maps':
+            # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps.
+            *_, layer = re.findall(r'_(\d+)/', '/'.join(path))
             # A factorised encoder has the times of a clip in the batch.
-            maps[int(path[-2].rpartition('_')[2])] = value.reshape(
-                len(images), -1, *value.shape[2:]
-            )
+            maps[int(layer)] = value.reshape(len(images), -1, *value.shape[2:])
     return logits, dict(sorted(maps.items()))

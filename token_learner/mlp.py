@@ -21,6 +21,7 @@ class Mlp(nn.Module):
         dropout: rate after each layer.
         dtype: type of the computation; parameters are float32.
         gelu: 'tanh' or 'erf'.
+        use_bias: whether the layers have biases.
     """
 
     hidden: int
@@ -28,6 +29,7 @@ class Mlp(nn.Module):
     dropout: float = 0.0
     dtype: Dtype | None = None
     gelu: str = 'tanh'
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         check_choice('gelu', self.gelu, GELUS)
@@ -40,7 +42,8 @@ class Mlp(nn.Module):
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(
                 features,
-                dtype=self.dtype,
+                self.use_bias,
+                self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 bias_init=nn.initializers.normal(stddev=1e-6),
                 name=name,

@@ -21,6 +21,12 @@ def mesh_parts() -> tuple[int, int]:
     return math.prod(shape.get(axis, 1) for axis in BATCH_AXES), shape.get(HEAD_AXIS, 1)
 
 
+def target_platform() -> str:
+    """'cpu', 'gpu' or 'tpu': of the mesh's devices, or without one of this machine's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (jax.devices()[0] if device is None else device).platform
+
+
 def shard_batch(x: Array) -> Array:
     """Keeps the first axis of activations cut over the mesh, where it can be.
 
@@ -38,7 +44,7 @@ def over_mesh(kernel: Callable[..., Array], *args: Array) -> Array:
     """Runs a kernel, which the compiler cannot cut, on each device's examples and heads.
 
     Args:
-        kernel: of arrays [b, n, k, d].
+        kernel: of arrays [b, n, k, d], or [b, n, c] with each channel a head.
         *args: its arguments.
 
     Raises:
@@ -47,13 +53,14 @@ def over_mesh(kernel: Callable[..., Array], *args: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return kernel(*args)
-    parts, (b, _, k, _) = mesh_parts(), args[0].shape
+    parts, (b, _, k) = mesh_parts(), args[0].shape[:3]
     if b % parts[0] or k % parts[1]:
         raise ValueError(
             f'a batch of {b} and {k} heads cannot be cut into the {parts[0]} and {parts[1]} parts '
-            "of the mesh, as a kernel needs; use multiples, or attention='xla'"
+            "of the mesh, as a kernel needs; use multiples, or attention='xla' (of vector "
+            "attention, whose heads are channels, 'blockwise')"
         )
-    spec = PartitionSpec(_batch_axes(), None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
+    spec = PartitionSpec(_batch_axes(), None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None)
     return jax.shard_map(
         kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
     )(*args)

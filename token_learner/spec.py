@@ -12,6 +12,15 @@ the size's own. `ViViT-` is a model of clips, of which a patch is a tubelet of T
 - `poolGatK[atK...]`: average pooling with equal windows at each place, so that the last grid is
   GxG. `L/16-pool2at9at18` is the paper's "2x2 pool at 9 and 18", whose count shows that it names
   the last grid and not the window.
+
+A bottleneck model of clips is
+
+    X2plus1D-BACKBONE[:LAYER[_LAYER...][xN]]
+
+BACKBONE is a row of `BACKBONES`. The LAYERs of `LAYERS` stand in the last N residual modules of
+its last block, in place of a 2D and a 1D convolution: `X2plus1D-M:conv2d_tlx3` has "Conv2D +
+TokenLearner" in three. Without N they stand in all that can have them: the block's first module
+halves the grid in its `conv2d`, so that without one it stays as it is.
 """
 
 import re
@@ -38,20 +47,73 @@ SIZES = {
     'H': Size(1280, 32, 5120, 16),
 }
 
+
+class Backbone(NamedTuple):
+    """One row of the table of bottleneck models.
+
+    Attributes:
+        stem: channels of the stem.
+        outer: channels between the residual modules of each block.
+        inner: channels inside them.
+        depths: residual modules of each block, the first of which halves the grid.
+        query: channels of the queries and keys of multi-head attention, in all heads.
+        heads: of multi-head attention.
+        head: width of the layer before the last.
+    """
+
+    stem: int
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    depths: tuple[int, ...]
+    query: int
+    heads: int
+    head: int
+
+
+BACKBONES = {
+    'mini': Backbone(8, (16, 32), (16, 48), (1, 3), 16, 8, 64),
+    'M': Backbone(24, (24, 48, 96, 192), (54, 108, 216, 432), (3, 5, 11, 7), 128, 8, 2048),
+}
+
+# What stands between the two 1x1 convolutions of a residual module, see
+# `token_learner.space_time`.
+LAYERS = ('conv2d', 'conv1d', 'mixer', 'spatial', 'temporal', 'joint', 'tl')
+PLAIN = ('conv2d', 'conv1d')
+
 GRAMMAR = (
     'SIZE/PATCH[+EXTRA][-SatK[atK...] or -poolGatK[atK...]][-fuser] with SIZE one of '
     f'{", ".join(SIZES)}, such as B/16-8at6-fuser or L/16-pool2at9at18, and for clips '
-    'ViViT-SIZE/PATCHxFRAMES..., such as ViViT-L/16x2-16at12'
+    'ViViT-SIZE/PATCHxFRAMES..., such as ViViT-L/16x2-16at12, or '
+    f'X2plus1D-BACKBONE[:LAYER[_LAYER...][xN]] with BACKBONE one of {", ".join(BACKBONES)}, such '
+    'as X2plus1D-M:conv2d_tlx3'
 )
 _PATTERN = re.compile(
     r'(?P<video>ViViT-)?(?P<size>[A-Za-z]+)/(?P<patch>\d+)(x(?P<tubelet>\d+))?(\+(?P<extra>\d+))?'
     r'(-(?P<pool>pool)?(?P<count>\d+)(?P<at>(at\d+)+))?(?P<fuser>-fuser)?'
 )
+_BOTTLENECK = re.compile(
+    r'X2plus1D-(?P<backbone>[A-Za-z]+)(:(?P<layers>[a-z0-9_]+?)(x(?P<replaced>0|[1-9][0-9]*))?)?'
+)
+
+
+@dataclass(frozen=True)
+class BottleneckSpec:
+    """A parsed spec of a bottleneck model.
+
+    Attributes:
+        backbone: key of `BACKBONES`.
+        layers: those of the replaced modules; `PLAIN` if none is.
+        replaced: how many of the last block's modules have them, the last ones.
+    """
+
+    backbone: str
+    layers: tuple[str, ...] = PLAIN
+    replaced: int = 0
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed model spec.
+    """A parsed spec of a ViT or ViViT.
 
     Attributes:
         size: key of `SIZES`.
@@ -79,13 +141,15 @@ class Spec:
         return SIZES[self.size].layers + self.extra
 
 
-def parse_spec(text: str) -> Spec:
-    """Parses a model spec such as 'B/16-8at6-fuser'.
+def parse_spec(text: str) -> Spec | BottleneckSpec:
+    """Parses a model spec such as 'B/16-8at6-fuser' or 'X2plus1D-M:tlx3'.
 
     Raises:
-        ValueError: if the text does not follow the grammar, or names layers, tokens or
-            grids that cannot be.
+        ValueError: if the text does not follow the grammar, or names layers, tokens,
+            modules or grids that cannot be.
     """
+    if match := _BOTTLENECK.fullmatch(text):
+        return _parse_bottleneck(text, match)
     match = _PATTERN.fullmatch(text)
     if not match or match['size'] not in SIZES:
         raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
@@ -107,6 +171,41 @@ def parse_spec(text: str) -> Spec:
     )
     _check(text, spec)
     return spec
+
+
+def _parse_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
+    if match['backbone'] not in BACKBONES:
+        raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
+    if match['layers'] is None:
+        return BottleneckSpec(match['backbone'])
+    layers = tuple(match['layers'].split('_'))
+    if unknown := [layer for layer in layers if layer not in LAYERS]:
+        raise ValueError(
+            f'{text!r} has no layer {unknown[0]!r} to offer; use some of {", ".join(LAYERS)}, '
+            'joined by _'
+        )
+    if 'conv2d' in layers[1:] or len({*layers}) < len(layers):
+        raise ValueError(f'{text!r} has a layer twice or conv2d not first; write each layer once')
+    modules = BACKBONES[match['backbone']].depths[-1]
+    most = modules if layers[0] == 'conv2d' else modules - 1
+    replaced = most if match['replaced'] is None else int(match['replaced'])
+    if replaced > modules:
+        raise ValueError(
+            f'{text!r} replaces {replaced} modules, but the last block has {modules}; use '
+            f'1 to {most}'
+        )
+    if replaced > most:
+        raise ValueError(
+            f'{text!r} replaces the module that halves the grid, which {match["layers"]} cannot; '
+            f'use 1 to {most}, or put conv2d_ before'
+        )
+    if replaced < 1:
+        raise ValueError(
+            f'{text!r} replaces no module; use 1 to {most}, or leave {match["layers"]} out'
+        )
+    if layers == PLAIN:
+        return BottleneckSpec(match['backbone'])
+    return BottleneckSpec(match['backbone'], layers, replaced)
 
 
 def _check(text: str, spec: Spec) -> None:

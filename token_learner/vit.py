@@ -1,7 +1,7 @@
 """Vision Transformer, plain or with TokenLearner."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -67,6 +67,8 @@ class ViT(nn.Module):
         head_bias: what every bias of the head starts with.
     """
 
+    of_clips: ClassVar[bool] = False
+
     num_classes: int
     patch: tuple[int, ...]
     width: int
@@ -98,6 +100,12 @@ class ViT(nn.Module):
         if self.head == 'token' and self.reductions:
             raise ValueError("a tokenizer has no place for the class token; use head='gap'")
         super().__post_init__()
+
+    @property
+    def cell(self) -> tuple[int, int, int]:
+        """Frames, and height and width in pixels, of the input to a position of the grid."""
+        height, width = self.patch
+        return 1, height, width
 
     def position_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The grid that the position embeddings are for.

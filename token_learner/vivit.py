@@ -1,5 +1,7 @@
 """ViViT: the Vision Transformer of clips, plain or with TokenLearner."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -28,12 +30,20 @@ class ViViT(ViT):
     Those of `ViT` beside.
     """
 
+    of_clips: ClassVar[bool] = True
+
     temporal_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.temporal_layers < 0:
             raise ValueError(f'temporal_layers={self.temporal_layers} is negative; 0 has none')
         super().__post_init__()
+
+    @property
+    def cell(self) -> tuple[int, int, int]:
+        """Frames, and height and width in pixels, of a tubelet."""
+        frames, height, width = self.patch
+        return frames, height, width
 
     def position_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The grid that the position embeddings are for.
