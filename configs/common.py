@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -37,8 +37,29 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
 _TRUTH = {'true': True, 'True': True, '1': True, 'false': False, 'False': False, '0': False}
 
 
+BOTTLENECK = 'X2plus1D'  # how the specs of these models begin
+
+
 def default_model(spec: str) -> ConfigDict:
-    """The keys of `config.model`: the spec and everything finer, see `build_vit`."""
+    """The keys of `config.model`: the spec and everything finer, see `token_learner.build`."""
+    if spec.startswith(BOTTLENECK):
+        return ConfigDict(
+            {
+                'spec': spec,
+                'composition': 'table12',
+                'num_tokens': 8,
+                'tokenizer': 'token_learner',
+                'pooling': 'mean',
+                'transformer': placeholder(str),
+                'fuser': 'token_fuser',
+                'head_bias': 0.0,
+                'dropout': 0.0,
+                'dtype': 'float32',
+                'attention': 'auto',
+                'vector_attention': 'auto',
+                'remat': 'none',
+            }
+        )
     return ConfigDict(
         {
             'spec': spec,
@@ -86,6 +107,9 @@ def default_config(spec: str) -> ConfigDict:
             'seed': 0,
             'batch_size': 128,  # over all processes and devices
             'microbatches': 1,  # that a batch is computed in, one after the other
+            # What BatchNorm normalises by in training: the statistics of the whole 'batch', which
+            # needs microbatches=1, or of each 'microbatch', the running ones following in turn.
+            'batch_statistics': 'batch',
             'ema': 0.0,  # decay of the averaged parameters that are evaluated; 0 averages none
             'mixup': 0.0,  # alpha of the Beta that the ratio is drawn from; 0 mixes none
             'nonfinite': 'stop',  # or 'skip', on a batch whose loss or gradient is not finite
@@ -98,6 +122,7 @@ def default_config(spec: str) -> ConfigDict:
                 'data_dir': '',
                 'split': 'train',
                 'resolution': 28,
+                'eval_resolution': placeholder(int),  # of evaluation and pictures, if another
                 'mean': (0.5,),  # of all channels, or of each; pixels, from 0 to 1, become
                 'std': (0.5,),  # (pixel - mean) / std
             },
@@ -136,7 +161,7 @@ def default_config(spec: str) -> ConfigDict:
                 'warmup_epochs': 0.0,
             },
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
-            'sharding': TENSOR_PARALLEL,
+            'sharding': () if spec.startswith(BOTTLENECK) else TENSOR_PARALLEL,
             # They run always (now and then, and at the end), at the 'end', or when they are 'asked'
             # for by --mode=eval --evaluator=NAME.
             'evaluators': {
@@ -220,10 +245,12 @@ def use_images(config: ConfigDict, name: str, splits: tuple[str, str], resolutio
     config.augment = {'flip': {'probability': 0.5}}
     config.reading.threads = 16
     config.model.dtype = 'bfloat16'
-    config.model.scan = True
+    if 'scan' in config.model:
+        config.model.scan = True
 
 
 LOCAL_VIDEO_MODEL = 'ViViT-mini/8x2-4at2'
+LOCAL_BOTTLENECK_MODEL = 'X2plus1D-mini:conv2d_tlx2'
 
 
 def use_videos(
@@ -257,9 +284,34 @@ def use_videos(
     config.evaluators.multiview = multiview(splits[1], batch_size=64)
     config.optimizer = MOMENTUM
     config.model.dtype = 'bfloat16'
-    config.model.scan = True
+    if 'scan' in config.model:
+        config.model.scan = True
     config.log_every_steps = 50
     config.checkpoint.every_steps = 500
+
+
+def use_bottleneck_recipe(config: ConfigDict, rate: float, per_core: bool) -> None:
+    """Sets what the recipes of bottleneck models have (TPAMI version, Sec. 6.1, Appendix B.3).
+
+    100,000 steps, cosine decay. Bottleneck models are trained at 224 pixels and tested at 256, as
+    in the paper: on the middle of frames whose short side is that. The paper names no optimiser,
+    weight decay or dropout: X3D's, SGD with momentum 0.9, 5e-5 and 0.5 (Feichtenhofer,
+    arXiv:2004.04730), and no clipping or warm-up.
+
+    A ViT keeps its own but for the steps and the rate.
+
+    Args:
+        config: to change.
+        rate: "the base learning rate per TPU core", of which there were 64.
+        per_core: whether the rate of the batch is 64 times as much.
+    """
+    config.total_steps = 100_000
+    config.schedule.learning_rate = 64 * rate if per_core else rate
+    if config.model.spec.startswith(BOTTLENECK):
+        config.optimizer.update(weight_decay=5e-5, clip_norm=0.0)
+        config.model.dropout = 0.5
+        config.dataset.eval_resolution = 256
+        config.eval_geometry.share = 1.0
 
 
 def jitter_crop(resolution: int, prob_scale_jitter: float) -> ConfigDict:
@@ -282,7 +334,8 @@ def multiview(split: str, batch_size: int) -> ConfigDict:
             'name': 'multiview',
             'dataset': '',
             'split': split,
-            'clips': 4,  # evenly from the first frame to the last; None is all of a video
+            # Evenly from the first frame to the last; None is all of a video. Shared by copies.
+            'clips': FieldReference(4, field_type=int),
             'crops': 3,  # of each clip, along the long side
             'batch_size': batch_size,  # in clips
             'when': 'end',
@@ -304,7 +357,8 @@ def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
     config.dataset.data_dir = 'runs/fake'
     config.dataset.resolution = resolution
     config.model.dtype = 'float32'
-    config.model.scan = False
+    if 'scan' in config.model:
+        config.model.scan = False
     config.batch_size = 64
     config.total_steps = steps
     config.train_geometry.min_area = 0.8  # a part of a digit says little
@@ -323,12 +377,15 @@ def run_videos_locally(config: ConfigDict) -> None:
     """
     config.dataset.data_dir = 'runs/fake'
     config.dataset.resolution = 32
+    if config.dataset.eval_resolution is not None:
+        config.dataset.eval_resolution = 40
     config.clip.update(frames=8, stride=2)
     config.train_geometry.min_resize = 36
     config.augment.flip.probability = 0.0  # it would change the motion, which is the label
     config.reading.workers = 0
     config.model.dtype = 'float32'
-    config.model.scan = False
+    if 'scan' in config.model:
+        config.model.scan = False
     config.batch_size = 8
     for evaluator in config.evaluators.values():
         evaluator.batch_size = 8

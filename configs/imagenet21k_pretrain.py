@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
     config.epochs = 90.0
     config.batch_size = 4096
-    config.loss = {'name': 'sigmoid'}
+    config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.model.head_bias = -10.0
     config.model.dropout = 0.1
     common.use_images(config, 'imagenet21k', ('full[51200:]', 'full[25600:51200]'), arg.res)

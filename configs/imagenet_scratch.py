@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.seed = 42
     config.epochs = 90.0
     config.batch_size = 4096
-    config.loss = {'name': 'sigmoid'}
+    config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.model.head_bias = -10.0
     if re.search(r'-\d', config.model.spec):  # -SatK: it has a TokenLearner
         config.model.version = 'v1.1'

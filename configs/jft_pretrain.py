@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg.model.startswith('L/32'):
         rate, config.epochs = 6e-4, 7.0
     config.batch_size = 4096
-    config.loss = {'name': 'sigmoid'}
+    config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.model.head_bias = -10.0
     common.use_images(config, 'jft', ('train', 'test'), arg.res)
     config.dataset.update(image='image', labels='labels', vocabulary='', max_labels=32)

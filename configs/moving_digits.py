@@ -4,8 +4,8 @@
 
 Not from the paper; needs no data but what a package ships. Clips of 12 frames, every second of a
 video's 32, at 32 pixels; evaluated in 4x3 views at the end. Arguments: model (a spec), several
-(motions in intervals of their own, as in Charades), epochs, runlocal (a few steps, to try things
-out).
+(motions in intervals of their own, as in Charades, evaluated in all clips), epochs, runlocal (a few
+steps, to try things out).
 """
 
 from ml_collections import ConfigDict
@@ -26,10 +26,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval_geometry = {'name': 'center_crop', 'share': 0.875}
     config.evaluators.multiview = common.multiview('test', batch_size=64)
     if arg.several:
-        config.clip.label_mode = 'overlap'
-        config.loss = {'name': 'sigmoid'}
+        config.evaluators.multiview.update(clips=None, crops=1)
+        config.clip.update(stride=4, label_mode='overlap')  # half of a video
+        config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.reading.threads = config.reading.prefetch = 0  # they are drawn quickly
-    config.schedule.learning_rate = 2e-3
+    config.schedule.learning_rate = 6e-3 if arg.model.startswith(common.BOTTLENECK) else 2e-3
     config.optimizer.b2 = 0.98
     config.optimizer.weight_decay = 0.05
     config.schedule.warmup_epochs = min(1.0, config.epochs / 12)

@@ -21,7 +21,8 @@ class Clip:
 
     Attributes:
         frames: T of them.
-        stride: from one to the next, in frames of the video. A video that is too short is looped.
+        stride: from one to the next, in frames of the video. A video that has fewer than it
+            `covers` is looped.
         label_mode: of clips to train on: the labels of the whole 'video', or of the actions that
             'overlap' the clip, ends included (a clip without any is a negative one). What is
             evaluated always has those of the video.
@@ -44,6 +45,11 @@ class Clip:
     def span(self) -> int:
         """Frames of the video from one clip to where the next may begin."""
         return self.frames * self.stride
+
+    @property
+    def covers(self) -> int:
+        """Frames of the video from the first of the clip to its last."""
+        return (self.frames - 1) * self.stride + 1
 
     def places(self, start: int, num_frames: int) -> np.ndarray:
         """Which frames of a video are in the clip that begins there, [T]."""
@@ -86,7 +92,11 @@ class Views:
 
 
 class _Clips:
-    """What the clips of a split have in common, whatever they are for."""
+    """What the clips of a split have in common, whatever they are for.
+
+    Attributes:
+        looped: how many of the split's videos have fewer frames than a clip covers.
+    """
 
     pixels = 'video'
 
@@ -101,6 +111,7 @@ class _Clips:
             dataset.channels,
         )
         self.numbers: Mapping[str, np.ndarray] = {}
+        self.looped = int(np.sum(self._source.num_frames < clip.covers))
 
     def _length(self, video: int) -> int:
         """Frames of a video.
@@ -138,7 +149,7 @@ class TrainClips(_Clips):
     def sample(self, index: int, seed: tuple[int, ...]) -> Sample:
         """A clip, of which one part is to be cut of all frames."""
         clip, num_frames = self._clip, self._length(index)
-        room = max(1, num_frames - (clip.frames - 1) * clip.stride)
+        room = max(1, num_frames - clip.covers + 1)
         # Another stream than that of the geometry.
         places = clip.places(int(np.random.default_rng((*seed, 1)).integers(room)), num_frames)
         kept, where = np.unique(places, return_inverse=True)

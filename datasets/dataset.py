@@ -153,6 +153,7 @@ class Dataset:
         splits: name -> source. Those of image sets may be parts, such as 'train[:1000]'.
         max_labels: of one example; None where each has exactly one.
         videos: whether the sources are of videos.
+        fps: frames a second of the videos; None where that says nothing.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Dataset:
     splits: Mapping[str, Any]  # of Source or VideoSource
     max_labels: int | None = None
     videos: bool = False
+    fps: int | None = None
 
     def split(self, name: str) -> Any:
         """One split.

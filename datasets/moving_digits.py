@@ -17,7 +17,7 @@ from datasets.digits import load_digits
 MOTIONS = ('left', 'right', 'up', 'down', 'counterclockwise', 'clockwise', 'shrinks', 'grows')
 WAYS = len(MOTIONS) // 2
 SIZE, FPS = 64, 12
-MAX_MOTIONS = 4
+MAX_MOTIONS = 3
 
 # How far each way goes, least and most: of the canvas's shorter side across and down, radians of a
 # circle, and the logarithm of how often as large.
@@ -109,7 +109,7 @@ class MovingDigits:
         Args:
             digits: one a video.
             split: number of the split, for other paths than those of another one.
-            several: whether two to four motions have intervals in 8 s, or one lasts 2 2/3 s.
+            several: whether one to three motions have intervals in 8 s, or one lasts 2 2/3 s.
         """
         self._digits, self._split, self._several = digits, split, several
         self.num_frames = np.full(len(digits), 96 if several else 32)
@@ -123,7 +123,7 @@ class MovingDigits:
         example, length = self._digits[index], int(self.num_frames[index])
         rng = np.random.default_rng((self._split, index))
         if self._several:
-            motions = draw_motions(rng, 2 + index % (MAX_MOTIONS - 1), length)
+            motions = draw_motions(rng, 1 + index % MAX_MOTIONS, length)
         else:
             motions = [Motion(index % len(MOTIONS), 0, length)]
         frames = np.asarray(frames, np.int64)
@@ -143,7 +143,7 @@ def load_moving_digits(data_dir: str, *, several: bool = False) -> Dataset:
 
     Args:
         data_dir: '', as the digits come with a package.
-        several: whether a video has two to four motions, each in an interval of its own, or one.
+        several: whether a video has one to three motions, each in an interval of its own, or one.
 
     Raises:
         ValueError: if a data directory is given.

@@ -64,7 +64,7 @@ def load_videos(name: str, data_dir: str, *, fps: int = 0) -> Dataset:
     prepared = open_set(folder)
     if prepared is None:
         return _described(name, known, folder, fps)
-    return Dataset(name, prepared.names, 3, prepared.splits, known.max_labels, videos=True)
+    return Dataset(name, prepared.names, 3, prepared.splits, known.max_labels, True, fps)
 
 
 @dataclass(frozen=True)
@@ -219,4 +219,5 @@ def _described(name: str, known: VideoSet, folder: Path, fps: int) -> Dataset:
         f'things out, first python -m datasets.make_fake {name} --out=DIR)'
     )
     splits = {split: UnreadSource(size, reason) for split, size in known.sizes.items()}
-    return Dataset(name, tuple(map(str, range(known.classes))), 3, splits, known.max_labels, True)
+    names = tuple(map(str, range(known.classes)))
+    return Dataset(name, names, 3, splits, known.max_labels, True, fps)

@@ -24,7 +24,7 @@ def compute_logits(experiment: Experiment, state: TrainState, batch: Batch) -> j
 def compute_crop_logits(experiment: Experiment, state: TrainState, batch: Batch) -> jax.Array:
     """Logits [b, crops, classes] in float32, without dropout; an image is its only crop."""
     pixels = pixels_of(batch)
-    images = experiment.preprocess(pixels.reshape(-1, *experiment.input_shape))
+    images = experiment.preprocess(pixels.reshape(-1, *experiment.eval_input_shape))
     logits: Any = experiment.apply(state.variables, images)
     return logits.astype(jnp.float32).reshape(len(pixels), -1, logits.shape[-1])
 
@@ -57,7 +57,7 @@ class Classification:
         split: of it.
         batch_size: of the global batch.
         prefix: of its metrics' names.
-        views: of videos, one clip in the middle and of it the middle; '' of images.
+        protocols: of videos, one clip in the middle and of it the middle; none of images.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Classification:
         self.split, self.batch_size = split, batch_size
         self._size = len(self.dataset.split(split))
         self.prefix = f'{self.dataset.name}/{split}'
-        self.views = '1x1' if self.dataset.videos else ''
+        self.protocols: tuple[str, ...] = ('1x1_center' if self.dataset.videos else '',)
         self._step = jax.jit(self._sums, out_shardings=replicated(experiment.mesh))
 
     def _sums(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
@@ -110,9 +110,10 @@ class Classification:
         count_seen(self.prefix, seen, unreadable, self._size)
         if not n:
             raise RuntimeError(f'{self.prefix}: no example has a label; use another split')
-        protocol = f'@{self.views}_center' if self.views else ''
+        (protocol,) = self.protocols
+        ending = f'@{protocol}' if protocol else ''
         return {
-            f'{self.prefix}/{name}{protocol}': Metric(value / n, n) for name, value in total.items()
+            f'{self.prefix}/{name}{ending}': Metric(value / n, n) for name, value in total.items()
         }
 
     def check_data(self) -> None:

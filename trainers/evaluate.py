@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from trainers.checkpoints import restore_trained
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.metrics import Evaluator, belongs
+from trainers.results import conditions
 from trainers.workdir import write_json
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Runs one evaluator, or all of them, and writes eval.json.
 
-    What other evaluators measured at the same step stays in it; of another step it is begun anew.
+    What other evaluators measured at the same step stays in it, if it was at the same resolution,
+    frame rate and clip; else it is begun anew.
 
     Returns:
-        What eval.json holds: the step, and for each metric its value and the number of examples.
+        What eval.json holds: the step, the conditions (see `trainers.results`), and for each metric
+        its value and the number of examples.
 
     Raises:
         UserError: if there is no checkpoint.
@@ -37,20 +40,21 @@ def evaluate(
         metrics |= {key: metric._asdict() for key, metric in evaluator(state, workdir).items()}
     for key, metric in metrics.items():
         log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
-    step, path = int(state.step), workdir / 'eval.json'
-    kept = _of_others(path, step, chosen)
-    result = {'step': step, 'metrics': kept | metrics}
+    path, about = workdir / 'eval.json', {'step': int(state.step), **conditions(experiment)}
+    result = {**about, 'metrics': _of_others(path, about, chosen) | metrics}
     write_json(path, result)
     return result
 
 
-def _of_others(path: Path, step: int, evaluators: Sequence[Evaluator]) -> dict[str, Any]:
-    """The metrics of a file that are of a step, and of none of the evaluators."""
+def _of_others(
+    path: Path, about: Mapping[str, Any], evaluators: Sequence[Evaluator]
+) -> dict[str, Any]:
+    """The metrics of a file that says the same about them, but those of the evaluators."""
     if not path.exists():
         return {}
     try:
         old = json.loads(path.read_text())
-        if old['step'] != step:
+        if {key: old[key] for key in about} != about:
             return {}
         return {
             name: metric

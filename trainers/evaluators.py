@@ -86,7 +86,8 @@ def make_evaluators(experiment: Experiment, asked: str | None = None) -> Evaluat
         )
     if when[next(iter(made))] != 'always':
         raise UserError("the first of config.evaluators needs when='always'; set it")
-    if len({(e.prefix, e.views) for e in made.values()}) < len(made):
+    names = [(e.prefix, protocol) for e in made.values() for protocol in e.protocols]
+    if len(set(names)) < len(names):
         raise UserError(
             'two of config.evaluators have metrics of the same name; '
             'keep one, or give them different splits or views'

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,12 +22,10 @@ from datasets.examples import Examples, Images
 from datasets.geometry import GEOMETRIES, Geometry
 from datasets.pipeline import Batch, Reading, eval_batches, train_batches
 from datasets.registry import DATASETS
-from token_learner.build import build_model
+from token_learner.build import Model, build_model
 from token_learner.checks import check_choice, check_positive
-from token_learner.layers import stack_layers, unstack_layers
+from token_learner.layers import stack_layers, unstack_layers, without_scan
 from token_learner.pretrained import INFLATIONS
-from token_learner.vit import ViT
-from token_learner.vivit import ViViT
 from trainers.augment import AUGMENTATIONS, Preprocess
 from trainers.construct import construct, construct_named
 from trainers.loss import LOSSES, Loss
@@ -34,20 +33,26 @@ from trainers.mixup import check_mixup
 from trainers.optimizer import OPTIMIZERS, SCHEDULES
 from trainers.sharding import Rules, batch_share, check_batch_size, make_mesh
 
+log = logging.getLogger(__name__)
+
 Settings = Mapping[str, Any]
 
 # What follows on an update that is left out because the loss or gradient is not finite.
 NONFINITE = ('stop', 'skip')
 
+# What BatchNorm normalises by in training: the statistics of the batch, or of each microbatch.
+BATCH_STATISTICS = ('batch', 'microbatch')
+
 
 @dataclass(frozen=True)
 class Data:
-    """The dataset, the split to train on and the size of the images.
+    """The dataset, the split to train on and the sizes of the images.
 
     Attributes:
         dataset: all splits.
         split: name of the one to train on.
-        resolution: side of the images that the model sees, pixels.
+        resolution: side of the images that the model is trained on, pixels.
+        eval_resolution: of those that it is evaluated on.
         mean: of the pixels, scaled to 0..1; one number for all channels, or one for each.
         std: likewise.
         data_dir: where the dataset lies.
@@ -56,6 +61,7 @@ class Data:
     dataset: Dataset
     split: str
     resolution: int
+    eval_resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     data_dir: str
@@ -67,6 +73,7 @@ def make_data(
     data_dir: str,
     split: str,
     resolution: int,
+    eval_resolution: int | None,
     mean: Sequence[float],
     std: Sequence[float],
     **settings: Any,
@@ -74,13 +81,16 @@ def make_data(
     """From the section `config.dataset`; what is not named here the dataset reads itself."""
     dataset = open_dataset(name, data_dir, **settings)
     dataset.split(split)
+    if eval_resolution is None:
+        eval_resolution = resolution
     check_positive('resolution', resolution)
+    check_positive('eval_resolution', eval_resolution)
     for key, value in (('mean', mean), ('std', std)):
         if len(value) not in (1, dataset.channels):
             raise ValueError(f'{key}={value} is not one number; use one, or one for each channel')
     if min(std) <= 0:
         raise ValueError(f'std={std} is no standard deviation; use positive numbers')
-    return Data(dataset, split, resolution, tuple(mean), tuple(std), data_dir)
+    return Data(dataset, split, resolution, eval_resolution, tuple(mean), tuple(std), data_dir)
 
 
 def open_dataset(name: str, data_dir: str, **settings: Any) -> Dataset:
@@ -119,6 +129,7 @@ class Experiment:
     seed: int
     batch_size: int
     microbatches: int
+    batch_statistics: str
     nonfinite: str
     ema: float
     mixup: float
@@ -129,7 +140,7 @@ class Experiment:
     model_settings: Settings
     data: Data
     clip: Clip | None  # of videos
-    model: ViT
+    model: Model
     loss: Loss
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -145,15 +156,22 @@ class Experiment:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """[h, w, channels] of one image, or [t, h, w, channels] of one clip."""
-        side = self.data.resolution
+        """[h, w, channels] of one image, or [t, h, w, channels] of one clip, to train on."""
+        return self._shape(self.data.resolution)
+
+    @property
+    def eval_input_shape(self) -> tuple[int, ...]:
+        """The same of one to evaluate on."""
+        return self._shape(self.data.eval_resolution)
+
+    def _shape(self, side: int) -> tuple[int, ...]:
         time = () if self.clip is None else (self.clip.frames,)
         return *time, side, side, self.data.dataset.channels
 
     def init_variables(self, key: jax.Array) -> Any:
         """The model's variables before training, the layers one by one."""
         images = jnp.zeros((1, *self.input_shape), jnp.float32)
-        return self.model.clone(scan=False).init(key, images)
+        return without_scan(self.model).init(key, images)
 
     def abstract_variables(self) -> Any:
         """Shapes of the model's variables."""
@@ -175,19 +193,21 @@ class Experiment:
 
     def train_batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """This process's share of the training batches from a step on, for ever."""
-        data, geometry = self.data, self.train_geometry
-        examples: Examples = (
-            Images(data.dataset, data.split, geometry)
-            if self.clip is None
-            else TrainClips(data.dataset, data.split, geometry, self.clip, self._least_frames)
-        )
         return train_batches(
-            examples,
+            self._train_examples(),
             batch_size=self.batch_size,
             seed=self.seed,
             start_step=start_step,
             reading=self.reading,
         )
+
+    def _train_examples(self) -> Examples:
+        dataset, split, geometry = self.data.dataset, self.data.split, self.train_geometry
+        if self.clip is None:
+            return Images(dataset, split, geometry)
+        clips = TrainClips(dataset, split, geometry, self.clip, self.model.cell[0])
+        _tell_looped(f'{dataset.name}/{split}', clips.looped, len(clips), self.clip.covers)
+        return clips
 
     def train_ids(self, step: int) -> list[str]:
         """The examples that the update with this number, counted from 1, is made from."""
@@ -208,7 +228,10 @@ class Experiment:
         if self.clip is None:
             return Images(dataset, split, geometry)
         views = views or Views()
-        return EvalClips(dataset, split, geometry, self.clip, views, self._least_frames)
+        clips = EvalClips(dataset, split, geometry, self.clip, views, self.model.cell[0])
+        videos = len(clips.clips_of)
+        _tell_looped(f'{dataset.name}/{split}', clips.looped, videos, self.clip.covers)
+        return clips
 
     def eval_batches(
         self,
@@ -230,10 +253,14 @@ class Experiment:
         examples = self.eval_examples(dataset, split, geometry, views)
         return eval_batches(examples, batch_size=batch_size, reading=self.reading)
 
-    @property
-    def _least_frames(self) -> int:
-        """Of a video; one tubelet of a model that has them."""
-        return self.model.patch[0] if isinstance(self.model, ViViT) else 1
+
+@cache  # once for each split
+def _tell_looped(split: str, looped: int, videos: int, frames: int) -> None:
+    if looped:
+        log.warning(
+            '%s: %d of %d videos are shorter than the %d frames that a clip covers, and are looped',
+            *(split, looped, videos, frames),
+        )
 
 
 def make_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
@@ -257,6 +284,7 @@ def assemble(
     seed: int,
     batch_size: int,
     microbatches: int,
+    batch_statistics: str,
     nonfinite: str,
     ema: float,
     mixup: float,
@@ -297,6 +325,7 @@ def assemble(
         raise ValueError(f'seed={seed} is negative; use 0 or more')
     check_positive('microbatches', microbatches)
     check_batch_size(batch_size, made_mesh, microbatches)
+    check_choice('batch_statistics', batch_statistics, BATCH_STATISTICS)
     check_choice('nonfinite', nonfinite, NONFINITE)
     if not 0 <= ema < 1:
         raise ValueError(f'ema={ema} is no decay; use 0 (none) or more and less than 1')
@@ -331,6 +360,7 @@ def assemble(
         seed=seed,
         batch_size=batch_size,
         microbatches=microbatches,
+        batch_statistics=batch_statistics,
         nonfinite=nonfinite,
         ema=ema,
         mixup=mixup,
@@ -356,7 +386,7 @@ def assemble(
             GEOMETRIES, train_geometry, 'config.train_geometry', size=data.resolution
         ),
         eval_geometry=construct_named(
-            GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.resolution
+            GEOMETRIES, eval_geometry, 'config.eval_geometry', size=data.eval_resolution
         ),
         preprocess=Preprocess(data.mean, data.std, tuple(augmentations)),
         reading=construct(Reading, reading, 'config.reading', share=share, shares=shares),

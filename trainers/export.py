@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export as jax_export
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from token_learner.build import build_model
+from token_learner.build import Model, build_model, replace_settings
 from token_learner.pretrained import to_augreg, to_huggingface, write_huggingface
+from token_learner.variables import flatten_variables, unflatten_variables
 from token_learner.vit import ViT
 from trainers.augment import Preprocess
 from trainers.checkpoints import restore_trained
@@ -31,22 +31,23 @@ class Exported(NamedTuple):
     """What model.safetensors holds.
 
     Attributes:
-        params: path -> array, float32.
+        variables: path -> array, float32; see `token_learner.variables`.
         about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
             `std`, `clip` (of videos), `eval_geometry` and `loss`, as in the config, and the `step`.
     """
 
-    params: dict[str, np.ndarray]
+    variables: dict[str, np.ndarray]
     about: dict[str, Any]
 
 
 def export(experiment: Experiment, workdir: Path) -> Path:
     """Writes workdir/export from the newest checkpoint; averaged parameters where there are.
 
-    - model.safetensors: the parameters, and in its metadata what `Exported.about` says.
-    - program.jax_export: from those parameters and images [b, resolution, resolution, channels],
-      or clips [b, t, ...], uint8 to logits [b, classes] float32, for any b, on CPU, GPU and TPU.
-      `jax.export` runs it.
+    - model.safetensors: the parameters and running statistics, and in its metadata what
+      `Exported.about` says.
+    - program.jax_export: from those and images [b, resolution, resolution, channels], or clips
+      [b, t, ...], uint8 to logits [b, classes] float32, for any b, on CPU, GPU and TPU. The
+      resolution is that of evaluation. `jax.export` runs it.
     - labels.txt: the classes.
     - augreg.npz and huggingface/, of models of images that those code bases have.
 
@@ -57,13 +58,21 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         UserError: if there is no checkpoint.
     """
     state = restore_trained(workdir, experiment)
-    params = jax.device_get(state.variables['params'])
-    flat = {path: np.asarray(x) for path, x in flatten_dict(params, sep='/').items()}
-    settings = {**experiment.model_settings, 'attention': 'xla', 'remat': 'none', 'scan': False}
+    variables = jax.device_get(state.variables)
+    flat = {path: np.asarray(x) for path, x in flatten_variables(variables).items()}
+    settings = experiment.model_settings
+    approximate = ('vector_attention', 'chebyshev') in settings.items()
+    settings = replace_settings(
+        settings,
+        attention='xla',
+        vector_attention='chebyshev' if approximate else 'blockwise',
+        remat='none',
+        scan=False,
+    )
     data, config = experiment.data, experiment.config
     about = {
         'model': settings,
-        'resolution': data.resolution,
+        'resolution': data.eval_resolution,
         'channels': data.dataset.channels,
         'mean': data.mean,
         'std': data.std,
@@ -80,10 +89,10 @@ def export(experiment: Experiment, workdir: Path) -> Path:
     save_file(flat, draft / 'model.safetensors', metadata=metadata)
     (draft / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
     model = build_model(settings, len(data.dataset.label_names))
-    program = make_program(model, about, flat, experiment.input_shape)
+    program = make_program(model, about, flat, experiment.eval_input_shape)
     (draft / 'program.jax_export').write_bytes(program)
-    if experiment.clip is None:
-        _export_for_others(params, model, about, draft)
+    if isinstance(model, ViT) and not model.of_clips:
+        _export_for_others(variables['params'], model, about, draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     log.info('export: %s', folder)
@@ -116,23 +125,22 @@ def _export_for_others(params: Any, model: ViT, about: dict[str, Any], folder: P
 
 
 def make_program(
-    model: ViT, about: dict[str, Any], flat: dict[str, np.ndarray], shape: tuple[int, ...]
+    model: Model, about: dict[str, Any], flat: dict[str, np.ndarray], shape: tuple[int, ...]
 ) -> bytes:
-    """The serialised program from parameters and images, or clips, of this shape to logits."""
+    """The serialised program from variables and images, or clips, of this shape to logits."""
     (batch,) = jax_export.symbolic_shape('b')
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    params = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
+    shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
     predict = jax.jit(predictor(model, about))
-    return bytes(jax_export.export(predict, platforms=PLATFORMS)(params, images).serialize())
+    return bytes(jax_export.export(predict, platforms=PLATFORMS)(shapes, images).serialize())
 
 
-def predictor(model: ViT, about: dict[str, Any]) -> Any:
-    """A function from parameters by path and images [b, h, w, channels], or clips, to logits."""
+def predictor(model: Model, about: dict[str, Any]) -> Any:
+    """A function from variables by path and images [b, h, w, channels], or clips, to logits."""
     preprocess = Preprocess(tuple(about['mean']), tuple(about['std']))
 
     def predict(flat: dict[str, jax.Array], images: jax.Array) -> jax.Array:
-        params = unflatten_dict(flat, sep='/')
-        logits: Any = model.apply({'params': params}, preprocess(images))
+        logits: Any = model.apply(unflatten_variables(flat), preprocess(images))
         return logits.astype(jnp.float32)
 
     return predict
@@ -147,7 +155,7 @@ def read_export(path: Path) -> Exported:
     try:
         with safe_open(path, framework='numpy') as file:
             metadata = file.metadata() or {}
-            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f'{path} cannot be read ({error}); name a model.safetensors') from error
     if metadata.get('format') != 'token_learner':
@@ -155,4 +163,4 @@ def read_export(path: Path) -> Exported:
             f'{path} was not exported here; convert it by training from it (config.init_from), or '
             'name a model.safetensors of --mode=export'
         )
-    return Exported(params, json.loads(metadata['about']))
+    return Exported(flat, json.loads(metadata['about']))

@@ -57,10 +57,10 @@ class FewShot:
 
     Attributes:
         prefix: of its metrics' names.
-        views: '', as it is of images.
+        protocols: none, as it is of images.
     """
 
-    views = ''
+    protocols: tuple[str, ...] = ('',)
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FewShot:
             check_positive('shots', k)
         self._experiment, self._batch_size = experiment, batch_size
         self._fixed, self._shots = protocol == 'lsr_fixed', tuple(shots)
-        self._geometry = Resize(experiment.data.resolution, share)
+        self._geometry = Resize(experiment.data.eval_resolution, share)
         self._splits = dict(datasets)
         folder = data_dir or experiment.data.data_dir
         self._datasets = {name: open_dataset(name, folder) for name in self._splits}

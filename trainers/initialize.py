@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from token_learner.build import RUNTIME_SETTINGS, build_model
 from token_learner.pretrained import (
@@ -23,21 +23,23 @@ from token_learner.pretrained import (
     read,
     rename,
 )
+from token_learner.variables import flatten_variables, unflatten_variables
+from token_learner.vit import ViT
 from trainers.checkpoints import labels_digest
 from trainers.construct import UserError
 from trainers.experiment import Experiment
 from trainers.export import read_export
-from trainers.state import TrainState, create_state
+from trainers.state import TrainState, abstract_state, create_state
 from trainers.workdir import write_json
 
 log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
-    """Parameters to begin with.
+    """Parameters and running statistics to begin with.
 
     Attributes:
-        flat: path -> array.
+        flat: path -> array, see `token_learner.variables`.
         source: whose names they have, see `token_learner.pretrained.rename`.
         grid: of the positions, see `adapt`; None is not known.
         labels: digest of the classes of the head, where it is known.
@@ -55,7 +57,9 @@ class Weights(NamedTuple):
 def begin(experiment: Experiment, workdir: Path) -> TrainState:
     """The state before the first step, with the weights of `config.init_from`.
 
-    What became of each parameter is logged, and written to init_from.json; so is what the weights
+    Running statistics, such as BatchNorm's, are taken with the parameters.
+
+    What became of each is logged, and written to init_from.json; so is what the weights
     were trained with otherwise than this model computes.
 
     Raises:
@@ -65,12 +69,11 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     if not source.path:
         return create_state(experiment)
     weights, ours = _read(experiment)
-    state = create_state(experiment)
-    params = flatten_dict(state.params, sep='/')
+    target = _variables(abstract_state(experiment))
     try:
         adapted, report = adapt(
             ours,
-            params,
+            target,
             new=source.new,
             unused=source.unused,
             source_grid=weights.grid,
@@ -98,10 +101,12 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
             'trained_otherwise': differences,
         },
     )
-    placed = {path: _place(adapted[path], params[path]) for path in params}
-    made = unflatten_dict(placed, sep='/')
-    ema = jax.tree.map(jnp.copy, made) if experiment.ema else None
-    return dataclasses.replace(state, params=made, ema=ema)
+    state = create_state(experiment)
+    fresh = _variables(state)
+    made = unflatten_variables({path: _place(adapted[path], x) for path, x in fresh.items()})
+    params = made.pop('params')
+    ema = jax.tree.map(jnp.copy, params) if experiment.ema else None
+    return dataclasses.replace(state, params=params, ema=ema, mutable=made)
 
 
 def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
@@ -109,7 +114,7 @@ def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
     path, model = experiment.init_from.path, experiment.model
     try:
         weights = read_weights(Path(path).expanduser().absolute())
-        if weights.about.get('heads', model.heads) != model.heads:
+        if isinstance(model, ViT) and weights.about.get('heads', model.heads) != model.heads:
             raise ValueError(
                 f'{path} has {weights.about["heads"]} heads, the model {model.heads}; use a spec '
                 'of its size'
@@ -118,6 +123,16 @@ def _read(experiment: Experiment) -> tuple[Weights, dict[str, np.ndarray]]:
     except ValueError as error:
         raise UserError(f'config.init_from: {error}') from error
     return weights, ours | {path: weights.flat[path] for path in unknown}
+
+
+# Expression of the paths of parts of a model, and the settings that are of no other.
+_SETTINGS_OF = {
+    '/tokenizer_|/tl/': {'tokenizer', 'version', 'pooling', 'activation'},
+    '/fuser_|/tl/': {'fuser', 'mix_scope', 'beta', 'fuser_norm', 'mix_init'},
+    '/tl/': {'composition', 'num_tokens'},
+    '/(tl|temporal|joint)/': {'transformer'},
+    '^temporal_': {'temporal_layers'},
+}
 
 
 def compare(
@@ -135,14 +150,11 @@ def compare(
     }
     leave = {'spec', 'head', 'representation', *RUNTIME_SETTINGS}
     taken = _taken(report)
-    if not any('/tokenizer_' in path for path in taken):
-        leave |= {'tokenizer', 'version', 'pooling', 'activation'}
-    if not any('/fuser_' in path for path in taken):
-        leave |= {'fuser', 'mix_scope', 'beta', 'fuser_norm', 'mix_init'}
+    for part, settings in _SETTINGS_OF.items():
+        if not any(re.search(part, path) for path in taken):
+            leave |= settings
     if any('/mix/' in row.path and row.action == 'inflated' for row in report):
         leave |= {'mix_scope'}
-    if not any(path.startswith('temporal_') for path in taken):
-        leave |= {'temporal_layers'}
     return {
         key: (value, ours[key])
         for key, value in about.items()
@@ -210,25 +222,24 @@ def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _read_step(folder: Path) -> Weights:
-    """The parameters of a checkpoint, the averaged ones where it has them."""
+    """The variables of a checkpoint, the averaged parameters where it has them."""
     try:
         config = ocp.JsonCheckpointHandler().restore(folder / 'config')
         identity = ocp.JsonCheckpointHandler().restore(folder / 'identity')
         handler = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(folder / 'state').tree
-        name = 'ema' if tree.get('ema') else 'params'
+        params = 'ema' if tree.get('ema') else 'params'
+        wanted = {name: tree[name] for name in (params, 'mutable') if tree.get(name)}
         arguments = ocp.args.PyTreeRestore(
-            item={name: jax.tree.map(lambda _: 0, tree[name])},
-            restore_args={
-                name: jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree[name])
-            },
+            item=jax.tree.map(lambda _: 0, wanted),
+            restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
             partial_restore=True,
         )
-        restored = handler.restore(folder / 'state', args=arguments)[name]
+        restored = handler.restore(folder / 'state', args=arguments)
     except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
         line = ' '.join(str(error).split())[:200]
         raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
-    flat = flatten_dict(restored, sep='/')
+    flat = flatten_variables({'params': restored[params], **restored.get('mutable', {})})
     return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
 
 
@@ -244,8 +255,13 @@ def _of_config(
     return Weights(flat, OURS, grid, labels, about)
 
 
+def _variables(state: TrainState) -> dict[str, Any]:
+    """Those that are trained or counted, path -> array or shape."""
+    return flatten_variables({'params': state.params, **state.mutable})
+
+
 def _place(array: Any, like: jax.Array) -> jax.Array:
-    """An array as another one lies on the devices."""
-    if isinstance(array, jax.Array):
-        return array
+    """An array as another one lies on the devices; where there is none, that other one."""
+    if not isinstance(array, np.ndarray):
+        return like
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from token_learner.checks import check_choice
+
 Batch = Mapping[str, Array]
 Loss = Callable[[Float[Array, 'b classes'], Batch], Float[Array, 'b']]
 
@@ -21,12 +23,14 @@ def softmax(*, label_smoothing: float) -> Loss:
     return loss
 
 
-def sigmoid() -> Loss:
-    """Binary cross-entropy, summed over the classes, for any number of labels an example."""
+def sigmoid(*, reduction: str) -> Loss:
+    """Binary cross-entropy, the 'sum' or 'mean' over the classes, for any number of labels."""
+    check_choice('reduction', reduction, ('sum', 'mean'))
 
     def loss(logits: Float[Array, 'b classes'], batch: Batch) -> Float[Array, 'b']:
         targets = multi_hot(batch, logits.shape[-1])
-        return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets).sum(-1)
+        each = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
+        return each.mean(-1) if reduction == 'mean' else each.sum(-1)
 
     return loss
 

@@ -31,16 +31,16 @@ Metrics = dict[str, Metric]
 class Evaluator(Protocol):
     """What the trainer knows of an evaluator.
 
-    Its metrics are called PREFIX/..., and where it has views PREFIX/...@VIEWS or
-    PREFIX/...@VIEWS_PROTOCOL, such as kinetics400/val/top1@4x3_logits.
+    Its metrics are called PREFIX/..., and where it has protocols PREFIX/...@PROTOCOL, such as
+    kinetics400/val/top1@4x3_logits.
 
     Attributes:
         prefix: of its metrics' names.
-        views: of a video, clips by crops, such as '4x3'; '' where there are none.
+        protocols: that they end with, such as '4x3' and '4x3_logits'; ('',) where they have none.
     """
 
     prefix: str
-    views: str
+    protocols: tuple[str, ...]
 
     def __call__(self, state: TrainState, workdir: Path | None = None) -> Metrics:
         """Evaluates.
@@ -57,21 +57,21 @@ class Evaluator(Protocol):
 def belongs(name: str, evaluator: Evaluator) -> bool:
     """Whether a metric is one of an evaluator."""
     path, _, protocol = name.partition('@')
-    views = protocol.partition('_')[0]
-    return path.startswith(f'{evaluator.prefix}/') and views == evaluator.views
+    return path.startswith(f'{evaluator.prefix}/') and protocol in evaluator.protocols
 
 
 def count_names(metrics: Metrics) -> dict[str, int]:
     """The numbers of examples of metrics, by names such as digits/test/n or .../n@4x3_logits.
 
-    Metrics of one path and protocol have one number, but for the strict ones, whose is n_strict.
+    Metrics of one path and protocol have one number, but for those that are of other examples:
+    the strict ones, whose is n_strict, and likewise those without the class `none`.
     """
     counts = {}
     for name, metric in metrics.items():
         path, _, rest = name.rpartition('/')
         measure, at, protocol = rest.partition('@')
-        n = 'n_strict' if measure.endswith('_strict') else 'n'
-        counts[f'{path}/{n}{at}{protocol}'] = metric.n
+        other = next(filter(measure.endswith, ('_strict', '_without_none')), '')
+        counts[f'{path}/n{other}{at}{protocol}'] = metric.n
     return counts
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from datasets.clips import EvalClips, Views
 from datasets.pipeline import Batch as HostBatch
+from datasets.prepare.annotations import CHARADES_CODES
+from trainers.charades import write_submission
 from trainers.classification import compute_crop_logits, open_evaluated
 from trainers.experiment import Experiment
 from trainers.loss import PROBABILITIES, Batch, labels_of
@@ -18,9 +20,11 @@ from trainers.processes import is_first, texts_of_all
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 from trainers.video_scores import (
+    REDUCTIONS,
+    REDUCTIONS_OF_SEVERAL,
     VideoScores,
-    average_clips,
     measure,
+    merge_clips,
     write_scores,
     write_tables,
 )
@@ -31,19 +35,21 @@ _BESIDE = ('video_number', 'clip_number', 'place', 'mask', 'unreadable')
 
 
 class MultiView:
-    """Accuracy of videos by the mean over their views, of the logits and of the probabilities.
+    """Accuracy of videos by their views' mean logits and mean probabilities.
 
-    `4x3` is the protocol of ViViT (Arnab et al., arXiv:2103.15691, Sec. 4.1): 4 clips, 3 crops of
-    each. One pass serves both reductions; a video whose clips could not all be read has no score.
+    Of videos with several labels average precision, by these and the largest logits. `4x3` is the
+    protocol of ViViT (Arnab et al., arXiv:2103.15691, Sec. 4.1): 4 clips, 3 crops of each. One pass
+    serves all reductions; a video whose clips could not all be read has no score.
 
     Into the workdir go the scores of each video, and for videos with one label the accuracy of each
-    class and what was taken for what, see `trainers.video_scores`.
+    class and what was taken for what, see `trainers.video_scores`; of Charades' classes the largest
+    logits as its official script reads them, see `trainers.charades`.
 
     Attributes:
         dataset: that it evaluates on.
         split: of it.
         prefix: of its metrics' names.
-        views: clips by crops, such as '4x3'.
+        protocols: clips by crops, such as '4x3', alone and with each reduction.
     """
 
     def __init__(
@@ -78,7 +84,11 @@ class MultiView:
         self.dataset.split(split)
         self._views = Views(clips, crops)
         experiment.eval_geometry.crops(256, 256, crops)  # so that it is told now if there are none
-        self.prefix, self.views = f'{self.dataset.name}/{split}', str(self._views)
+        several = self.dataset.max_labels is not None
+        self._reductions = REDUCTIONS_OF_SEVERAL if several else REDUCTIONS
+        self.prefix = f'{self.dataset.name}/{split}'
+        protocols = str(self._views), *(f'{self._views}_{k}' for k in self._reductions)
+        self.protocols: tuple[str, ...] = protocols
         self._step = jax.jit(self._scores, out_shardings=replicated(experiment.mesh))
 
     def check_data(self) -> None:
@@ -90,7 +100,8 @@ class MultiView:
 
         Args:
             state: of the model.
-            workdir: for scores_DATASET_SPLIT_VIEWS.npz, classes_....csv and confusions_....csv.
+            workdir: for scores_DATASET_SPLIT_VIEWS.npz, classes_....csv and confusions_....csv, or
+                submission_..._max.txt.
 
         Raises:
             RuntimeError: if the pass did not see every clip exactly once.
@@ -98,11 +109,15 @@ class MultiView:
         scores = self.gather(state)
         names = self.dataset.label_names
         if workdir is not None and is_first():
-            of_pass = f'{self.dataset.name}_{self.split}_{self.views}'
+            of_pass = f'{self.dataset.name}_{self.split}_{self._views}'
             write_scores(workdir, of_pass, scores, names, int(state.step))
             if self.dataset.max_labels is None:
                 write_tables(workdir, of_pass, scores, names)
-        return {f'{self.prefix}/{k}': metric for k, metric in measure(scores, self.views).items()}
+            if names == CHARADES_CODES:
+                path, largest = workdir / f'submission_{of_pass}_max.txt', scores.merged['max']
+                write_submission(path, scores.ids, largest, scores.annotated)
+        metrics = measure(scores, str(self._views), names)
+        return {f'{self.prefix}/{name}': metric for name, metric in metrics.items()}
 
     def gather(self, state: TrainState) -> VideoScores:
         """Scores of the videos that can be read, on every process.
@@ -117,24 +132,32 @@ class MultiView:
         batches = experiment.eval_batches(dataset, split, self._batch_size, views=self._views)
         rows = each_batch(partial(self._step, state), noting(batches, ids), experiment.mesh)
         classes, most = len(dataset.label_names), dataset.max_labels or 1
-        readable, labels, means = average_clips(self.prefix, rows, clips.clips_of, classes, most)
+        readable, labels, merged = merge_clips(
+            self.prefix, rows, clips.clips_of, classes, most, self._reductions
+        )
         if not readable.all():
             bad = (~readable).sum()
             log.warning('%s: %d of %d videos could not be read', self.prefix, bad, len(readable))
+        finite = np.isfinite(merged['logits'][readable]).all(axis=1)
+        if not finite.all():
+            bad = (~finite).sum()
+            log.warning('%s: %d videos have scores that are not finite', self.prefix, bad)
         return VideoScores(
             ids=[id for id, good in zip(texts_of_all(ids), readable, strict=True) if good],
             labels=labels[readable],
-            means={name: values[readable] for name, values in means.items()},
+            merged={name: values[readable] for name, values in merged.items()},
             annotated=dataset.split(split).num_annotated,
         )
 
     def _scores(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-        """Means over the crops of each clip [b, classes], and what the clip is."""
+        """Scores of each clip [b, classes], merged over its crops, and what the clip is."""
         experiment = self._experiment
         logits = compute_crop_logits(experiment, state, batch)
         probs = PROBABILITIES[experiment.config['loss']['name']](logits)
-        means = {'logits': logits.mean(axis=1), 'probs': probs.mean(axis=1)}
-        return means | {'labels': labels_of(batch)} | {key: batch[key] for key in _BESIDE}
+        merged = {'logits': logits.mean(axis=1), 'probs': probs.mean(axis=1)}
+        if 'max' in self._reductions:
+            merged |= {'max': logits.max(axis=1)}
+        return merged | {'labels': labels_of(batch)} | {key: batch[key] for key in _BESIDE}
 
 
 def noting(batches: Iterable[HostBatch], ids: list[str]) -> Iterator[HostBatch]:

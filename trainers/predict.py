@@ -77,7 +77,7 @@ def predict_files(
     Raises:
         UserError: if a file cannot be read, or the model is of videos.
     """
-    params, about = read_export(weights)
+    variables, about = read_export(weights)
     names = about['label_names']
     if about['clip']:
         raise UserError(f'{weights} is of a model of videos; predict with --workdir and a config')
@@ -93,6 +93,6 @@ def predict_files(
             raise UserError(f'{path} cannot be read: {error}; name a file of an image') from error
         if about['channels'] == 1:
             pixels = pixels.mean(axis=-1, keepdims=True).round().astype(np.uint8)
-        scores = np.asarray(PROBABILITIES[about['loss']](logits(params, pixels[None])[0]))
+        scores = np.asarray(PROBABILITIES[about['loss']](logits(variables, pixels[None])[0]))
         best = np.argsort(-scores, kind='stable')[:count]
         yield path, {names[k]: float(scores[k]) for k in best}

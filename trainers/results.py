@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from token_learner.build import build_model
+from token_learner.build import build_model, replace_settings
 from token_learner.counting import Cost, count
 from trainers.experiment import Experiment
 from trainers.metrics import Metrics
@@ -46,7 +46,7 @@ def make_results(
         'split': split,
         'train_split': experiment.data.split,
         'resolution': experiment.data.resolution,
-        'clip': None if experiment.clip is None else asdict(experiment.clip),
+        **conditions(experiment),
         'seed': experiment.seed,
         'batch_size': experiment.batch_size,
         'steps': experiment.total_steps,
@@ -58,10 +58,20 @@ def make_results(
     }
 
 
+def conditions(experiment: Experiment) -> dict[str, Any]:
+    """What the names of metrics do not say of how they are measured."""
+    return {
+        'eval_resolution': experiment.data.eval_resolution,
+        'clip': None if experiment.clip is None else asdict(experiment.clip),
+        'fps': experiment.data.dataset.fps,
+    }
+
+
 def count_example(experiment: Experiment) -> Cost:
     """Parameters and operations for one image or clip, see `token_learner.counting`."""
-    model = build_model(
-        {**experiment.model_settings, 'attention': 'xla'}, len(experiment.data.dataset.label_names)
+    settings = replace_settings(
+        experiment.model_settings, attention='xla', vector_attention='plain'
     )
+    model = build_model(settings, len(experiment.data.dataset.label_names))
     images = jax.ShapeDtypeStruct((1, *experiment.input_shape), jnp.float32)
     return count(model, images)['']

@@ -19,7 +19,8 @@ class TrainState:
         skipped: [] int32, of them without an update, the loss or gradient not being finite.
         params: float32.
         ema: exponential moving average of params, see config.ema; None without one.
-        mutable: other collections of the model, such as batch statistics; often empty.
+        mutable: other collections of the model; BatchNorm's running statistics, which are those
+            that `params` had in training, with `ema` as well. Often empty.
         opt_state: of the optimizer.
         rng: key data from which step k's randomness is folded.
     """

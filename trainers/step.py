@@ -76,15 +76,16 @@ def _gradient(
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(experiment).params)
 
     def add(total: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        (loss, _), grads = gradient(
-            state.params, state.mutable, xs[0], jax.random.fold_in(key, xs[1])
+        *sums, mutable = total
+        (loss, mutable), grads = gradient(
+            state.params, mutable, xs[0], jax.random.fold_in(key, xs[1])
         )
-        loss, grads = jax.tree.map(jnp.add, total, (loss, grads))
-        return (loss, jax.lax.with_sharding_constraint(grads, shardings)), None
+        loss, grads = jax.tree.map(jnp.add, tuple(sums), (loss, grads))
+        return (loss, jax.lax.with_sharding_constraint(grads, shardings), mutable), None
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-    (loss, grads), _ = jax.lax.scan(add, zero, (micro, jnp.arange(parts)))
-    return loss, grads, state.mutable
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params), state.mutable)
+    total, _ = jax.lax.scan(add, zero, (micro, jnp.arange(parts)))
+    return total
 
 
 def _share_of_loss(
@@ -101,9 +102,12 @@ def _share_of_loss(
     images, loss = experiment.preprocess(pixels_of(batch), batch['key']), experiment.loss
     if ratio is not None:
         images, loss = mix(images, loss, batch['mask'], ratio, experiment.reading.shares)
+    # Statistics of a batch do not count what is masked; models without them do not take a mask.
+    counted = {'mask': batch['mask'].astype(bool)} if mutable else {}
     logits, mutable = experiment.apply(
         {'params': params, **mutable},
         images,
+        **counted,
         train=True,
         rngs={'dropout': key},
         mutable=list(mutable),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from datasets.dataset import Unreadable
 from datasets.examples import Sample
+from token_learner.layers import without_scan
 from token_learner.maps import apply_with_maps
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
@@ -53,19 +55,15 @@ def visualize(
     except Unreadable as error:
         raise UserError(f'an example cannot be read: {error}; mend the data') from error
 
-    pixels = pixels.reshape(count, *experiment.input_shape)
-    logits, maps = jax.device_get(
-        apply_with_maps(
-            experiment.model.clone(scan=False),
-            state.variables,
-            experiment.preprocess(jnp.asarray(pixels)),
-        )
-    )
+    pixels = pixels.reshape(count, *experiment.eval_input_shape)
+    apply = jax.jit(partial(apply_with_maps, without_scan(experiment.model)))
+    shown = experiment.preprocess(jnp.asarray(pixels))
+    logits, maps = jax.device_get(apply(state.variables, shown))
     if not maps:
         spec, tokenizer = (experiment.model_settings[k] for k in ('spec', 'tokenizer'))
         raise UserError(
-            f'{spec} with tokenizer={tokenizer!r} has no maps to draw; use a spec with -SatK and '
-            'TokenLearner'
+            f'{spec} with tokenizer={tokenizer!r} has no maps to draw; use a spec with -SatK, or '
+            'of X2plus1D with tl, and TokenLearner'
         )
     layer, first = next(iter(maps.items()))
     names = experiment.data.dataset.label_names
@@ -73,12 +71,12 @@ def visualize(
         f'label {", ".join(names[i] for i in labels_of(sample))}\npredicted {names[k]}'
         for sample, k in zip(samples, logits.argmax(-1), strict=True)
     ]
-    side, patch = experiment.data.resolution, experiment.model.patch[-1]
     clips = pixels if experiment.clip is not None else pixels[:, None]
-    figure, show = draw_maps(clips, first, captions, side - side % patch)
+    covered = first.shape[-1] * experiment.model.cell[-1]
+    figure, show = draw_maps(clips, first, captions, covered)
     figure.suptitle(
         f'{experiment.model_settings["spec"]} after {int(state.step)} steps: '
-        f'where the tokens before layer {layer} look'
+        f'where the tokens of layer {layer} look'
     )
     if experiment.clip is None:
         path = workdir / 'attention_maps.png'

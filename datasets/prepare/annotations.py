@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = ('.mp4', '.mkv', '.avi', '.webm', '.mov')
 
 _SIZES = {'kinetics400': 400, 'kinetics600': 600, 'charades': 157, 'avid': 887}
-_CODES = tuple(f'c{number:03d}' for number in range(_SIZES['charades']))
+CHARADES_CODES = tuple(f'c{number:03d}' for number in range(_SIZES['charades']))
 _SPLITS = {
     'train': 'train',
     **dict.fromkeys(('val', 'validate', 'validation'), 'val'),
@@ -163,7 +163,7 @@ def _text(path: Path, data: bytes) -> str:
 
 def _vocabulary(name: str, rows: Iterable[_Row], classes: int | None) -> tuple[str, ...]:
     names = {video.label for video, _ in rows if video.label}
-    vocabulary = _CODES if name == 'charades' else tuple(sorted(names))
+    vocabulary = CHARADES_CODES if name == 'charades' else tuple(sorted(names))
     size, known = len(vocabulary), _SIZES[name]
     if classes is not None and size != classes:
         raise ValueError(
@@ -264,8 +264,9 @@ def _action(text: str) -> Named:
     code, *times = text.split(' ')
     if len(times) != 2 or not all(map(_NUMBER.fullmatch, times)):
         raise ValueError(f'its action {text!r} is not CLASS START END')
-    if code not in _CODES:
-        raise ValueError(f'its action {text!r} is none of {_CODES[0]} to {_CODES[-1]}')
+    if code not in CHARADES_CODES:
+        first, last = CHARADES_CODES[0], CHARADES_CODES[-1]
+        raise ValueError(f'its action {text!r} is none of {first} to {last}')
     return Named(code, *map(float, times))
 
 
