@@ -1,6 +1,10 @@
-"""Trains every tokenizer and fuser on the digits under one recipe, three seeds each.
+"""Trains tokenizers and fusers under one recipe, three seeds each: of images, and of videos.
 
-    python -m benchmarks.ablation [--epochs 24] [--seeds 0 1 2] [--runs runs/ablation] [--docs docs]
+    python -m benchmarks.ablation [--study digits] [--epochs 24] [--seeds 0 1 2] \
+        [--runs runs/ablation] [--docs docs]
+
+`digits` has every tokenizer and fuser in a ViT; `moving_digits` bottleneck models of videos that
+have one to three motions, with the Vector Transformer, by mean average precision.
 
 Each run is the command that is printed, in a folder of its own; a finished run is not trained
 again and an interrupted one goes on, so that the whole can be stopped at any time; one seed follows
@@ -9,10 +13,13 @@ measured, all models in turn in one process, and the table and the plot are writ
 """
 
 import argparse
+import importlib
 import json
 import math
 import platform
+import re
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +29,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.demo import command, measure_steps, run
-from configs import digits
-
-RESOLUTION = 32  # 8x8 patches, which pooling and the fixed grid can divide
+from datasets.moving_digits import load_moving_digits
 
 
 @dataclass(frozen=True)
@@ -33,23 +38,69 @@ class Variant:
 
     name: str
     spec: str
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     source: str = ''
 
     @property
     def folder(self) -> str:
-        return '_'.join([self.spec.replace('/', '_'), *self.settings.values()])
-
-    def arg(self, epochs: float) -> str:
-        return f'model={self.spec},res={RESOLUTION},epochs={epochs:g}'
-
-    def config(self) -> ConfigDict:
-        config = digits.get_config(self.arg(1))
-        config.model.update(self.settings)
-        return config
+        return '_'.join([re.sub('[/:]', '_', self.spec), *map(str, self.settings.values())])
 
 
-VARIANTS = (
+@dataclass(frozen=True)
+class Row:
+    """A variant with what its runs measured."""
+
+    variant: Variant
+    accuracies: list[float]  # percent, a seed each; of videos mAP
+    examples: int  # of the test behind each
+    gflops: float
+    params: int
+    step: float  # seconds
+
+    @property
+    def accuracy(self) -> float:
+        return statistics.mean(self.accuracies)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models that are trained under one recipe.
+
+    Attributes:
+        title: of its page.
+        config: name of the recipe.
+        arg: of the config, besides model and epochs.
+        epochs: that are trained.
+        metric: that is compared.
+        measure: what it is, in percent.
+        example: what the models are of.
+        page: name of the page and of the plot.
+        note: says what the figures are of.
+        variants: the models, the first one plain.
+    """
+
+    title: str
+    config: str
+    arg: str
+    epochs: float
+    metric: str
+    measure: str
+    example: str
+    page: str
+    note: Callable[[list[Row]], str]
+    variants: tuple[Variant, ...]
+
+    def full_arg(self, variant: Variant, epochs: float) -> str:
+        return f'model={variant.spec},{self.arg},epochs={epochs:g}'
+
+    def make_config(self, variant: Variant) -> ConfigDict:
+        config = importlib.import_module(f'configs.{self.config}')
+        made = config.get_config(self.full_arg(variant, 1))
+        made.model.update(variant.settings)
+        return made
+
+
+TOKENIZERS_AND_FUSERS = (
     Variant('plain ViT', 'mini/4'),
     Variant('TokenLearner v1.0', 'mini/4-8at2', {}, 'Fig. 3a'),
     Variant('TokenLearner v1.1', 'mini/4-8at2', {'version': 'v1.1'}, 'Sec. 2.1'),
@@ -76,52 +127,90 @@ VARIANTS = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """A variant with what its runs measured."""
-
-    variant: Variant
-    accuracies: list[float]  # percent, a seed each
-    examples: int  # test images behind each accuracy
-    gflops: float
-    params: int
-    step: float  # seconds
-
-    @property
-    def accuracy(self) -> float:
-        return statistics.mean(self.accuracies)
+BOTTLENECKS = (
+    Variant('Conv2D + Conv1D', 'X2plus1D-mini', {}, 'Table 13'),
+    Variant('Conv2D + TokenLearner', 'X2plus1D-mini:conv2d_tlx2', {'num_tokens': 4}, 'Table 13'),
+    Variant('TokenLearner', 'X2plus1D-mini:tlx2', {'num_tokens': 4}, 'Table 13'),
+)
 
 
-def collect(variant: Variant, workdirs: list[Path], step: float) -> Row:
+def note_of_digits(rows: list[Row]) -> str:
+    share, examples = statistics.mean(row.accuracy for row in rows) / 100, rows[0].examples
+    error = 100 * math.sqrt(share * (1 - share) / examples)
+    return (
+        '**These are 5,000 MNIST digits and a model of four layers, not ImageNet.** With '
+        f'{examples:,} test images alone, an accuracy near those below has a standard error '
+        f'of {error:.1f} points; the order of the models need not be that of the paper.'
+    )
+
+
+def note_of_moving_digits(rows: list[Row]) -> str:
+    dataset = load_moving_digits('', several=True)
+    videos = dataset.split('test')
+    motions = sum(len(videos.read(i, []).actions) for i in range(len(videos)))
+    chance = 100 * motions / len(videos) / len(dataset.label_names)
+    return (
+        f'**These are {rows[0].examples:,} drawn test videos with one to three of eight motions, '
+        'and a model of four modules, not Charades.** The order of the models need not be that of '
+        f'the paper. By chance the mAP is {chance:.1f} %, the share of the videos that a class is '
+        'in.'
+    )
+
+
+STUDIES = {
+    'digits': Study(
+        'Tokenizers and fusers on the digits',
+        'digits',
+        'res=32',  # 8x8 patches, which pooling and the fixed grid can divide
+        24,
+        'digits/test/top1',
+        'test accuracy',
+        'image',
+        'ablation',
+        note_of_digits,
+        TOKENIZERS_AND_FUSERS,
+    ),
+    'moving_digits': Study(
+        'Bottleneck models on moving digits of several labels',
+        'moving_digits',
+        'several',
+        10,
+        'moving_digits/test/map@allx1_max',
+        'test mAP',
+        'clip',
+        'ablation_videos',
+        note_of_moving_digits,
+        BOTTLENECKS,
+    ),
+}
+
+
+def collect(study: Study, variant: Variant, workdirs: list[Path], step: float) -> Row:
     results = [json.loads((workdir / 'results.json').read_text()) for workdir in workdirs]
-    top1 = [r['metrics']['digits/test/top1'] for r in results]
+    measured = [r['metrics'][study.metric] for r in results]
     return Row(
         variant=variant,
-        accuracies=[100 * m['value'] for m in top1],
-        examples=top1[0]['n'],
+        accuracies=[100 * m['value'] for m in measured],
+        examples=measured[0]['n'],
         gflops=results[0]['gflops'],
         params=results[0]['params'],
         step=step,
     )
 
 
-def table(rows: list[Row], epochs: float, seeds: list[int]) -> str:
+def table(study: Study, rows: list[Row], epochs: float, seeds: list[int]) -> str:
     """The table as Markdown."""
     base = rows[0]
-    share = statistics.mean(row.accuracy for row in rows) / 100
-    error = 100 * math.sqrt(share * (1 - share) / base.examples)
     lines = [
-        '# Tokenizers and fusers on the digits',
+        f'# {study.title}',
         '',
         f'Output of `make ablation`: {len(seeds)} seeds ({", ".join(map(str, seeds))}), '
-        f'{epochs:g} epochs of the recipe of `configs/digits.py` at {RESOLUTION} pixels for every '
-        'model, none tuned for itself.',
+        f'{epochs:g} epochs of the recipe `configs/{study.config}.py:{study.arg}` for every model, '
+        'none tuned for itself.',
         '',
-        '**These are 5,000 MNIST digits and a model of four layers, not ImageNet.** With '
-        f'{base.examples:,} test images alone, an accuracy near those below has a standard error '
-        f'of {error:.1f} points; the order of the models need not be that of the paper.',
+        study.note(rows),
         '',
-        '| model | spec | settings | paper | test accuracy, % | seeds | GFLOPs | of plain '
+        f'| model | spec | settings | paper | {study.measure}, % | seeds | GFLOPs | of plain '
         '| parameters | train step, ms | of plain |',
         '|---|---|---|---|---|---|---|---|---|---|---|',
     ]
@@ -143,18 +232,18 @@ def table(rows: list[Row], epochs: float, seeds: list[int]) -> str:
         lines.append(f'| {" | ".join(cells)} |')
     lines += [
         '',
-        'Accuracy: mean and standard deviation over the seeds. Train step: median, the models '
+        'Mean and standard deviation over the seeds. Train step: median, the models '
         f'taking turns in one process, batch 32, {jax.default_backend()} ({platform.machine()}), '
         f'jax {jax.__version__}, flax {flax.__version__}.',
         '',
-        '![Accuracy against GFLOPs](ablation.png)',
+        f'![Against GFLOPs]({study.page}.png)',
         '',
     ]
     return '\n'.join(lines)
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """Accuracy against GFLOPs: a point a model, a line from the worst to the best seed."""
+def plot(study: Study, rows: list[Row], path: Path) -> None:
+    """The measure against GFLOPs: a point a model, a line from the worst to the best seed."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -173,43 +262,53 @@ def plot(rows: list[Row], path: Path) -> None:
             capsize=3,
             label=row.variant.name,
         )
-    axes.set_xlabel('MFLOPs an image')
-    axes.set_ylabel('test accuracy, % (mean, worst and best seed)')
-    axes.set_title(f'{rows[0].examples:,} test digits of MNIST, four-layer models')
+    axes.set_xlabel(f'MFLOPs of one {study.example}')
+    axes.set_ylabel(f'{study.measure}, % (mean, worst and best seed)')
+    axes.set_title(f'{study.title}, {rows[0].examples:,} for the test')
     axes.grid(alpha=0.3)
     axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
+def carry_out(study: Study, args: argparse.Namespace) -> None:
+    """Trains what is not yet trained, and writes the page."""
+    epochs = args.epochs or study.epochs
+    folder = args.runs / study.config / f'epochs_{epochs:g}'
+
+    def workdir(variant: Variant, seed: int) -> Path:
+        return Path(folder / f'seed_{seed}' / variant.folder)
+
+    for seed in args.seeds:
+        for variant in study.variants:
+            place = workdir(variant, seed)
+            if not (place / 'results.json').exists():
+                arg = study.full_arg(variant, epochs)
+                run(command(study.config, arg, place, seed, 'train', variant.settings))
+    steps = measure_steps([study.make_config(variant) for variant in study.variants])
+    rows = [
+        collect(study, variant, [workdir(variant, seed) for seed in args.seeds], step)
+        for variant, step in zip(study.variants, steps, strict=True)
+    ]
+    text = table(study, rows, epochs, args.seeds)
+    print(f'\n{text}')
+    args.docs.mkdir(parents=True, exist_ok=True)
+    page = args.docs / f'{study.page}.md'
+    page.write_text(text)
+    plot(study, rows, page.with_suffix('.png'))
+    print(f'wrote {page} and {page.with_suffix(".png")}')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--epochs', type=float, default=24)
+    parser.add_argument('--study', choices=STUDIES, help='one of them; both by default')
+    parser.add_argument('--epochs', type=float, help="instead of each study's own")
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--runs', type=Path, default=Path('runs/ablation'))
     parser.add_argument('--docs', type=Path, default=Path('docs'))
     args = parser.parse_args()
-
-    def workdir(variant: Variant, seed: int) -> Path:
-        return args.runs / f'epochs_{args.epochs:g}_seed_{seed}' / variant.folder
-
-    for seed in args.seeds:
-        for variant in VARIANTS:
-            folder = workdir(variant, seed)
-            if not (folder / 'results.json').exists():
-                arg = variant.arg(args.epochs)
-                run(command('digits', arg, folder, seed, 'train', variant.settings))
-    steps = measure_steps([variant.config() for variant in VARIANTS])
-    rows: list[Any] = [
-        collect(variant, [workdir(variant, seed) for seed in args.seeds], step)
-        for variant, step in zip(VARIANTS, steps, strict=True)
-    ]
-    text = table(rows, args.epochs, args.seeds)
-    print(f'\n{text}')
-    args.docs.mkdir(parents=True, exist_ok=True)
-    (args.docs / 'ablation.md').write_text(text)
-    plot(rows, args.docs / 'ablation.png')
-    print(f'wrote {args.docs / "ablation.md"} and {args.docs / "ablation.png"}')
+    for name in [args.study] if args.study else STUDIES:
+        carry_out(STUDIES[name], args)
 
 
 if __name__ == '__main__':

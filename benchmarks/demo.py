@@ -73,7 +73,7 @@ def command(
     workdir: Path,
     seed: int,
     mode: str,
-    settings: Mapping[str, str] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
     """The command of a run: the config, its argument, and settings of the model."""
     return [

@@ -1,7 +1,7 @@
 """What a table of the paper holds: its rows, and how its models are trained and measured.
 
-`paper_images` and `paper_videos` have the tables. Figures are strings, digit for digit as printed;
-nothing here is read by the models or the counter.
+`paper_images`, `paper_videos` and `paper_bottleneck` have the tables. Figures are strings, digit
+for digit as printed; nothing here is read by the models or the counter.
 """
 
 from dataclasses import dataclass, field
@@ -17,11 +17,12 @@ class Recipe:
 
     Attributes:
         config: file that trains them.
-        accuracies: by column what evaluators call it; of videos without the views.
+        accuracies: by column what evaluators call it, without the views that a row names.
         dataset: that they are trained and evaluated on; None is any, which is named.
         split: that they are evaluated on; None is any.
         classes: of the head that is counted.
         clip: its frames, and the stride from one to the next; None for images.
+        fps: frames a second of the videos; None is any.
     """
 
     config: str
@@ -30,6 +31,7 @@ class Recipe:
     split: str | None = None
     classes: int = 1000
     clip: tuple[int, int] | None = None
+    fps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class Row:
         name: as the paper labels it.
         spec: that builds it; None for a model that is not ours to build.
         resolution: side of the image or clip in pixels; None where that is not ours to know.
-        paper: printed figures by column: top1, top5, real (all percent), gflops (of one view),
-            views, params_m.
+        paper: printed figures by column, see `paper_markdown`: accuracies (all percent), gflops (of
+            one view), views, params_m and words.
         settings: of `config.model`, where the row needs others than the defaults.
         overrides: of the config's other keys.
         views: that a video is evaluated in, clips x crops of each, such as '4x3'; '' for images.
         note: why ours differs from the printed figure.
+        trained: side in training, where it is another.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Row:
     overrides: Printed = field(default_factory=dict)
     views: str = ''
     note: str = ''
+    trained: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,20 @@ class Table:
         title: its number and content.
         rows: in the paper's order.
         recipe: of its models.
+        more: recipes that the same models are trained with as well, each with its own columns.
+        counted: 'model', or 'layers', those that a bottleneck model has in place of others.
     """
 
     title: str
     rows: tuple[Row, ...]
     recipe: Recipe
+    more: tuple[Recipe, ...] = ()
+    counted: str = 'model'
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """All of them."""
+        return (self.recipe, *self.more)
 
     def shape(self, row: Row) -> tuple[int, ...]:
         """[h, w, channels] of an image of a row of ours, or [t, h, w, channels] of a clip."""

@@ -16,7 +16,11 @@ ACCURACIES = {
     'real': 'ReaL',
     'imagenet_5shot': 'ImageNet 5-shot',
     'mean_5shot': 'mean 5-shot of nine sets',
+    'map_6fps': 'mAP at 6 fps',
+    'map_12fps': 'mAP at 12 fps',
+    'mean_class': 'mean over classes',
 }
+WORDS = {'input': 'input', 'pretrained': 'pre-trained on'}  # that the paper prints of a row
 RARE = ('top5', 'real')  # shown only where a row has them, printed or measured
 
 
@@ -37,23 +41,31 @@ def list_columns(table: Table, rows: list[Entry]) -> list[Column]:
     """The columns of a table: the name of each, and what stands there of a row."""
     recipe = table.recipe
     printed = {key for row in rows for key in row['paper']}
+    ours = {key for row in rows for key in row['ours']}
     known = printed | {key for row in rows for run in row['measured'] for key in run}
     columns: list[Column] = [('', lambda row: row['row']), ('spec', _spec), ('pixels', _pixels)]
     if recipe.clip is not None:
         columns.append(('frames', _frames))
-    columns += _counts('gflops', 'GFLOPs' if recipe.clip is None else 'GFLOPs a view', printed)
+    of_view = recipe.clip is not None and table.counted == 'model'
+    columns += _counts('gflops', 'GFLOPs a view' if of_view else 'GFLOPs', printed)
+    columns += [('strict', partial(_ours, key='gflops_strict'))] if 'gflops_strict' in ours else []
+    columns += [('`text`', partial(_ours, key='gflops_text'))] if 'gflops_text' in ours else []
     columns += _counts('params_m', 'parameters, M', printed)
-    if recipe.clip is not None:
-        columns += [('views, paper', partial(_paper, key='views'))] if 'views' in printed else []
-        columns += [('views', lambda row: row['views'] or '-')]
-        columns += [('GFLOPs of all views', _all_views)]
+    columns += [('`text`', partial(_ours, key='params_m_text'))] if 'params_m_text' in ours else []
+    columns += [('views, paper', partial(_paper, key='views'))] if 'views' in printed else []
+    if 'gflops_of_all_views' in ours:
+        columns += [('views', lambda row: row['views'] or '-'), ('GFLOPs of all views', _all_views)]
     columns += [
         (f'{name}, paper', partial(_paper, key=key))
-        for key, name in ACCURACIES.items()
+        for key, name in (WORDS | ACCURACIES).items()
         if key in printed
     ]
     columns += [
-        (f'{name} measured here', partial(_measured, key=key, named=recipe.dataset is None))
+        (
+            f'{name} measured here',
+            partial(_measured, key=key, keys={*recipe.accuracies}, named=recipe.dataset is None),
+        )
+        for recipe in table.recipes
         for key, name in ACCURACIES.items()
         if key in recipe.accuracies and (key not in RARE or key in known)
     ]
@@ -95,7 +107,7 @@ def _paper(row: Entry, key: str) -> str:
 
 
 def _ours(row: Entry, key: str) -> str:
-    return f'{row["ours"][key]:.3f}' if row['ours'] else '-'
+    return f'{row["ours"][key]:.3f}' if key in row['ours'] else '-'
 
 
 def _all_views(row: Entry) -> str:
@@ -108,9 +120,10 @@ def _percent(change: float | None) -> str:
     return f'**{change:+z.2f} %**' if abs(change) > MARKED else f'{change:+z.3f} %'
 
 
-def _measured(row: Entry, key: str, named: bool) -> str:
-    """An accuracy of each run in percent, with the name of its set where that may be any."""
-    return '; '.join(_of_run(run, key, named) for run in row['measured']) or 'not run'
+def _measured(row: Entry, key: str, keys: set[str], named: bool) -> str:
+    """An accuracy in percent of each run that has one of some keys; with the set's name if any."""
+    runs = [run for run in row['measured'] if keys & run.keys()]
+    return '; '.join(_of_run(run, key, named) for run in runs) or 'not run'
 
 
 def _of_run(run: dict[str, Any], key: str, named: bool) -> str:

@@ -1,28 +1,29 @@
-"""The commands that train and evaluate every image and Kinetics row of the paper.
+"""The commands that train and evaluate every row of the paper.
 
     python -m benchmarks.reproduce > docs/reproduce.md
 
 Prints Markdown; `docs/reproduce.md` is this program's output.
 """
 
+import re
 from functools import partial
 
-from benchmarks import paper_images, paper_videos
+from benchmarks import paper_bottleneck, paper_images, paper_videos
 from benchmarks.paper import PRETRAINED, Recipe, Row, Table
-from token_learner.spec import parse_spec
+from token_learner.spec import BottleneckSpec, parse_spec
 
-TABLES = {**paper_images.TABLES, **paper_videos.TABLES}
+TABLES = {**paper_images.TABLES, **paper_videos.TABLES, **paper_bottleneck.TABLES}
 PRETRAIN = PRETRAINED.config
 
-INTRODUCTION = f"""# Reproducing the image and Kinetics tables
+INTRODUCTION = f"""# Reproducing the tables
 
-Output of `python -m benchmarks.reproduce`: the command lines for every row of Tables 1 to 9 and
-Figures 4, 6, 7 and 11. `SET` is the folder of the pre-training set, `IMAGES` that of the prepared
-public sets, `VIDEOS` that of the prepared Kinetics sets, `RUNS` that of the workdirs. A run that is
-finished is not run again, so that rows may share one. `--mode=plan --topology=v5e:16x16` in place
-of a workdir says beforehand whether one fits a machine, `:runlocal` tries one out on made data
-([images.md](images.md), [video_data.md](video_data.md)), and [launching.md](launching.md) starts
-one on a pod.
+Output of `python -m benchmarks.reproduce`: the command lines for every row of Tables 1 to 14, Sec.
+6.3.3 and Figures 4, 6, 7 and 11. `SET` is the folder of the pre-training set, `IMAGES` that of the
+prepared public sets, `VIDEOS` that of the prepared video sets, `RUNS` that of the workdirs. A run
+that is finished is not run again, so that rows may share one. `--mode=plan --topology=v5e:16x16`
+in place of a workdir says beforehand whether one fits a machine, `:runlocal` tries one out on made
+data ([images.md](images.md), [video_data.md](video_data.md)), and [launching.md](launching.md)
+starts one on a pod.
 
 None of these was run here. [paper_tables.md](paper_tables.md) has the printed figures beside our
 counts; `python -m benchmarks.paper_tables --workdirs $RUNS` puts the accuracies of finished runs
@@ -31,7 +32,8 @@ beside the printed ones.
 **Hardware.** The papers do not name it for images, but for the speed of L/16 at 512, which is in
 images a second on an unnamed TPU (Sec. 3.4.1). ViT, whose protocol they follow, was trained on TPU
 v3 (arXiv:2010.11929, Table 2: L/16 on JFT in 680 core-days). The Kinetics rows, whose batch is 64
-clips, fit 64 chips of TPU v5e: `python -m benchmarks.kinetics_plans`.
+clips, fit 64 chips of TPU v5e: `python -m benchmarks.kinetics_plans`. A model of Tables 10 to 14
+took about 16 hours on 32 TPU v3, bound by the reading of the videos (Appendix B.3).
 
 **What cannot be shipped.**
 
@@ -42,8 +44,9 @@ clips, fit 64 chips of TPU v5e: `python -m benchmarks.kinetics_plans`.
 - ImageNet has to be asked for at image-net.org; `tfds build imagenet2012`
   prepares ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, `tfds build imagenet2012_real` the
   ReaL labels, each with `--file_format=array_record`. The other few-shot sets it downloads.
-- Kinetics is a list of videos on YouTube, some of which are gone: [video_data.md](video_data.md)
-  prepares what you have, and every accuracy says of how many videos it is.
+- Kinetics is a list of videos on YouTube, some of which are gone, and Charades and AViD are
+  downloaded from their authors: [video_data.md](video_data.md) prepares what you have, Charades at
+  6 and at 12 frames a second, and every accuracy says of how many videos it is.
 
 **Where the papers are silent.** The learning rate of a fine-tuning is one of 0.003, 0.01, 0.03 and
 0.06 (ViT's choice was made on held-out training images): `--config.schedule.learning_rate`. Whether
@@ -53,7 +56,9 @@ Few-shot accuracies are in the protocol of the time, `fewshot`; `fewshot_fixed` 
 its figures cannot be compared with the paper's. The video models are begun with the pre-trained
 ones of images (Sec. 5.2). Rows of ViViT that the paper quotes have a learning rate of 0.1, as in
 the ViViT paper; its own ones, plain ViViT-L/16 as well, 0.05. Kinetics runs end with an evaluation
-in 4x3 views; the 6 views of Table 8 are 2x3 in our reading.
+in 4x3 views; the 6 views of Table 8 are 2x3 in our reading. The models of Tables 10 to 14 begin
+without pre-training; how many modules they replace, which optimiser they have and that the rate is
+the whole batch's are our readings ([bottleneck.md](bottleneck.md)).
 """
 
 
@@ -61,8 +66,13 @@ def commands(row: Row, table: Table) -> list[str]:
     """Pre-training, then few-shot or fine-tuning and more evaluations; none of a row not ours."""
     if row.spec is None:
         return []
-    begun = image_spec(row.spec)
     settings = ' '.join(f'--config.model.{k}={v}' for k, v in row.settings.items())
+    if isinstance(parse_spec(row.spec), BottleneckSpec):
+        recipes = [
+            recipe for recipe in table.recipes if recipe.accuracies.keys() & row.paper.keys()
+        ]
+        return [from_scratch(row, recipe, settings) for recipe in recipes]
+    begun = image_spec(row.spec)
     name = _folder(begun, *row.settings.values())
     data = '--config.dataset.data_dir=$SET'
     pretrained = f'$RUNS/jft/{name}'
@@ -72,6 +82,15 @@ def commands(row: Row, table: Table) -> list[str]:
         evaluation = _main(f'{PRETRAIN}:model={begun}', pretrained, settings, images, '--mode=eval')
         return [pretrain, f'{evaluation} --evaluator=fewshot']
     return [pretrain, *finetuning(row, table.recipe, settings, pretrained)]
+
+
+def from_scratch(row: Row, recipe: Recipe, settings: str) -> str:
+    """Training of a bottleneck model, at whose end it is evaluated."""
+    config, name = f'{recipe.config}:model={row.spec}', str(recipe.dataset)
+    if recipe.fps is not None:
+        config, name = f'{config},fps={recipe.fps}', f'{name}_{recipe.fps}fps'
+    workdir = f'$RUNS/{name}/{_folder(row.spec, *row.settings.values())}'
+    return _main(config, workdir, settings, _overrides(row), '--config.dataset.data_dir=$VIDEOS')
 
 
 def image_spec(spec: str) -> str:
@@ -84,10 +103,9 @@ def image_spec(spec: str) -> str:
 def finetuning(row: Row, recipe: Recipe, settings: str, pretrained: str) -> list[str]:
     """Fine-tuning, and the evaluations that do not belong to it."""
     workdir = f'$RUNS/{recipe.dataset}/{_folder(row.spec, *row.settings.values(), row.resolution)}'
-    overrides = ' '.join(f'--config.{k}={v}' for k, v in row.overrides.items())
     data = f'--config.dataset.data_dir={"$IMAGES" if recipe.clip is None else "$VIDEOS"}'
     run = partial(_main, f'{recipe.config}:model={row.spec},res={row.resolution}', workdir)
-    run = partial(run, settings, overrides, data)
+    run = partial(run, settings, _overrides(row), data)
     made = [run(f'--config.init_from.path={pretrained}')]
     if 'real' in row.paper:
         made.append(run('--mode=eval --evaluator=real'))
@@ -97,8 +115,12 @@ def finetuning(row: Row, recipe: Recipe, settings: str, pretrained: str) -> list
     return made
 
 
+def _overrides(row: Row) -> str:
+    return ' '.join(f'--config.{k}={v}' for k, v in row.overrides.items())
+
+
 def _folder(*parts: object) -> str:
-    return '_'.join(str(part).replace('/', '_') for part in parts)
+    return re.sub('[/:]', '_', '_'.join(map(str, parts)))
 
 
 def _main(config: str, workdir: str, *flags: str) -> str:

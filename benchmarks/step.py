@@ -4,6 +4,7 @@ r"""Times models against each other, in turn in one process, and against the mac
         [--dtype float32] [--modes train forward] [--json FILE]
     python -m benchmarks.step --spec ViViT-L/16x2 --vs ViViT-L/16x2-16at12 ViViT-L/16x2+6-8at18 \
         --frames 32 --dtype bfloat16 --modes train forward
+    python -m benchmarks.step --spec X2plus1D-M --vs X2plus1D-M:tlx3 --frames 64 --dtype bfloat16
 
 A spec may be followed by settings of `config.model`: S/16-8at6:tokenizer=merge,scan=true.
 `train` is forward, backward and AdamW with the state donated; `forward` is inference. A time is the
@@ -32,10 +33,9 @@ import numpy as np
 import optax
 
 from configs.common import default_model, parse_arg
-from token_learner.build import build_model
+from token_learner.build import Model, build_model, replace_settings
 from token_learner.counting import count
-from token_learner.layers import stack_layers
-from token_learner.vit import ViT
+from token_learner.layers import stack_layers, without_scan
 from trainers.memory import keep_freed_memory
 from trainers.processes import hush_libtpu
 
@@ -57,36 +57,38 @@ class Step(NamedTuple):
     memory: int
 
 
-def make_step(model: ViT, images: jax.Array, mode: str) -> Step:
+def make_step(model: Model, images: jax.Array, mode: str) -> Step:
     """Compiles a step of a model on images or clips."""
-    plain = model.clone(scan=False)
-    params = jax.jit(plain.init)(jax.random.key(0), images[:1])['params']
+    variables = dict(jax.jit(without_scan(model).init)(jax.random.key(0), images[:1]))
+    variables.pop('intermediates', None)
 
-    def logits(params: Any, images: jax.Array, train: bool) -> jax.Array:
-        variables = {'params': params}
+    def apply(variables: Any, images: jax.Array, **options: Any) -> Any:
         if model.scan:
             variables = stack_layers(variables, model)
-        return model.apply(variables, images, train=train).astype(jnp.float32)
+        return model.apply(variables, images, **options)
 
     if mode == 'forward':
-        program = jax.jit(lambda params, images: logits(params, images, False))
-        forward = program.lower(params, images).compile()
-        return Step(lambda: forward(params, images), memory_of(forward))
+        forward = jax.jit(apply).lower(variables, images).compile()
+        return Step(lambda: forward(variables, images), memory_of(forward))
 
     optimizer = optax.adamw(1e-3, weight_decay=0.05)
     labels = jnp.arange(len(images)) % CLASSES
 
-    def loss(params: Any, images: jax.Array) -> jax.Array:
-        out = logits(params, images, True)
-        return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+    def loss(params: Any, mutable: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+        variables = {'params': params, **mutable}
+        out, mutable = apply(variables, images, train=True, mutable=list(mutable))
+        out = out.astype(jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean(), mutable
 
     def step(state: Any, images: jax.Array) -> tuple[Any, jax.Array]:
-        params, opt_state = state
-        value, grads = jax.value_and_grad(loss)(params, images)
+        params, mutable, opt_state = state
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, mutable), grads = gradient(params, mutable, images)
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), value
+        return (optax.apply_updates(params, updates), mutable, opt_state), value
 
-    state = (params, jax.jit(optimizer.init)(params))
+    params = variables.pop('params')
+    state = (params, variables, jax.jit(optimizer.init)(params))
     train = jax.jit(step, donate_argnums=0).lower(state, images).compile()
 
     def run() -> Any:
@@ -117,13 +119,13 @@ def input_shape(args: argparse.Namespace) -> tuple[int, ...]:
     return (args.batch, *time, args.res, args.res, 3)
 
 
-def parse_model(text: str, dtype: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], ViT]:
+def parse_model(text: str, dtype: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], Model]:
     """The settings and the model of SPEC[:key=value,...].
 
     Raises:
         ValueError: if they cannot be used, or do not go with the shape of the input.
     """
-    spec, _, arg = text.partition(':')
+    spec, _, arg = text.rpartition(':') if '=' in text else (text, '', '')
     defaults = {k: v for k, v in default_model(spec).items() if v is not None}
     settings = parse_arg(arg, **{**defaults, 'dtype': dtype}).to_dict()
     model = build_model(settings, CLASSES)
@@ -152,7 +154,8 @@ def measure(runs: list[Run], rounds: int) -> list[list[float]]:
 
 def count_macs(settings: dict[str, Any], shape: tuple[int, ...]) -> int:
     """Multiply-adds of a model for one image or clip."""
-    countable = build_model({**settings, 'attention': 'xla'}, CLASSES)
+    written_out = replace_settings(settings, attention='xla', vector_attention='plain')
+    countable = build_model(written_out, CLASSES)
     return count(countable, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[''].macs
 
 
