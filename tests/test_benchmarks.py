@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import films, images, videos
 from benchmarks import input as reading
-from benchmarks.ablation import VARIANTS, Row, plot, table
+from benchmarks.ablation import STUDIES, Row, plot, table
 from benchmarks.kinetics_plans import list_models
 from benchmarks.paper_tables import count_model
 from datasets.inspect import describe
@@ -97,20 +97,26 @@ def test_step_refuses_models_in_one_line(spec, message):
     assert 'Traceback' not in done.stderr
 
 
-def test_every_variant_of_the_ablation_is_a_config_of_its_own():
-    models = [make_experiment(variant.config()).model for variant in VARIANTS]
-    assert len({variant.folder for variant in VARIANTS}) == len(models) == 13
+@pytest.mark.parametrize(('name', 'models'), [('digits', 13), ('moving_digits', 3)])
+def test_every_variant_of_the_ablation_is_a_config_of_its_own(name, models):
+    study = STUDIES[name]
+    assert len({variant.folder for variant in study.variants}) == models
+    for variant in study.variants:
+        make_experiment(study.make_config(variant))
 
 
-def test_the_ablation_s_table_and_plot(tmp_path):
+@pytest.mark.parametrize('study', STUDIES.values(), ids=STUDIES)
+def test_the_ablation_s_table_and_plot(tmp_path, study):
     rows = [
         Row(variant, [90.0, 91.0 + i, 92.0], 1000, 0.01, 1234, 0.02)
-        for i, variant in enumerate(VARIANTS)
+        for i, variant in enumerate(study.variants)
     ]
-    text = table(rows, 24, [0, 1, 2])
-    assert 'not ImageNet' in text
+    text = table(study, rows, 24, [0, 1, 2])
+    assert {'digits': 'not ImageNet', 'moving_digits': 'By chance the mAP is 25.0 %'}[
+        study.config
+    ] in text
     assert '| 91.0 ± 1.0 | 90.0 91.0 92.0 | 0.01000 | 1.00 | 1,234 | 20.0 | 1.00 |' in text
-    plot(rows, tmp_path / 'plot.png')
+    plot(study, rows, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').stat().st_size > 10_000
 
 
@@ -206,3 +212,26 @@ def test_input_adds_up_the_memory_of_all_processes(tmp_path):
     after = [size for at, size in found['resident_bytes'].items() if int(at) >= 1000]
     assert found['growth'] == max(after) / after[0] - 1 < 0.3
     assert found['workers'] == 1
+
+
+def test_the_forms_of_vector_attention_side_by_side(tmp_path):
+    command = [sys.executable, '-m', 'benchmarks.vector_attention', f'--json={tmp_path / "v.json"}']
+    small = '--batch=1 --tokens=64 --channels=2 --narrow=2 --rounds=1 --nodes 16 --lengths 64 128'
+    done = subprocess.run([*command, *small.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / 'v.json').read_text())
+    plain, blockwise = found['forms']
+    assert plain['memory_bytes'] > 10 * blockwise['memory_bytes']
+    assert blockwise['difference'] < 1e-5
+    assert [row['tokens'] for row in found['growth'] if row['form'] == 'blockwise'] == [64, 128]
+    (chebyshev,) = found['chebyshev']
+    errors = [error['output'] for error in chebyshev['errors']]
+    assert errors[0] < 1e-5 < errors[-1]
+
+
+def test_vector_attention_was_measured_to_keep_what_it_promises():
+    found = json.loads((ROOT / 'benchmarks/results/vector_attention_cpu.json').read_text())
+    (blockwise,) = [row for row in found['forms'] if row['form'] == 'blockwise']
+    assert blockwise['memory_ratio'] > 30
+    assert blockwise['times_as_fast']['interval_95'][0] > 2
+    assert found['growth_powers']['memory_bytes'] == pytest.approx(1, abs=0.01)

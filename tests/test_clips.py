@@ -264,5 +264,5 @@ def test_train_batches_of_clips_have_the_contract_s_types():
     batch = next(train_batches(examples, batch_size=6, seed=0, reading=NOW))
     assert batch['video'].shape == (6, 4, 32, 32, 1)
     assert batch['video'].dtype == np.uint8
-    assert batch['labels'].shape == (6, 4)
+    assert batch['labels'].shape == (6, 3)
     assert batch['mask'].tolist() == [1] * 6

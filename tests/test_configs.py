@@ -44,11 +44,13 @@ PARAMETERS = {
     ('kinetics400', 'runlocal'): 257_664,
     ('kinetics600', ''): 307_867_992,
     ('kinetics600', 'runlocal'): 270_664,
-    ('charades', ''): 91_174_045,
-    ('charades', 'fps=6'): 91_174_045,
-    ('charades', 'runlocal'): 241_869,
-    ('avid', ''): 91_735_415,
-    ('avid', 'runlocal'): 289_319,
+    ('kinetics400', 'model=X2plus1D-M'): 26_450_076,
+    ('charades', ''): 26_698_857,
+    ('charades', 'fps=6,model=X2plus1D-M'): 25_952_169,
+    ('charades', 'model=ViViT-B/16x2'): 91_174_045,
+    ('charades', 'runlocal'): 132_965,
+    ('avid', ''): 23_153_187,
+    ('avid', 'runlocal'): 180_415,
 }
 
 

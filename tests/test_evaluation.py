@@ -136,14 +136,17 @@ def asked(trained, monkeypatch, tmp_path):
 def test_an_evaluation_keeps_what_others_measured_at_its_step(asked):
     evaluate_at, path = asked
     real = evaluate_at('real', 5)
-    assert set(real) == {'step', 'metrics'}
+    assert set(real) == {'step', 'eval_resolution', 'clip', 'fps', 'metrics'}
     metrics = real['metrics'] | evaluate_at('test', 5)['metrics']
     assert len(metrics) > len(real['metrics'])
-    assert evaluate_at('test', 5) == {'step': 5, 'metrics': metrics}
+    both = {**real, 'metrics': metrics}
+    assert evaluate_at('test', 5) == both
     own = {'imagenet2012_real/validation/top9': {'value': 0.0, 'n': 1}}  # of other settings
-    path.write_text(json.dumps({'step': 5, 'metrics': metrics | own}))
-    assert evaluate_at('real', 5) == {'step': 5, 'metrics': metrics}
-    assert evaluate_at('real', 6) == {'step': 6, 'metrics': real['metrics']}
+    path.write_text(json.dumps({**both, 'metrics': metrics | own}))
+    assert evaluate_at('real', 5) == both
+    path.write_text(json.dumps({**both, 'eval_resolution': 100}))
+    assert evaluate_at('real', 5) == real
+    assert evaluate_at('real', 6) == {**real, 'step': 6}
 
 
 def test_an_evaluation_file_that_is_damaged_is_begun_anew(asked, caplog):

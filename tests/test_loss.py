@@ -28,11 +28,13 @@ def test_softmax(smoothing):
 def test_sigmoid():
     targets, p = multi_hot(LABELS, 5), 1 / (1 + np.exp(-LOGITS))
     expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(-1)
-    np.testing.assert_allclose(sigmoid()(LOGITS, LABELS), expected, rtol=1e-5)
+    for reduction, divisor in (('sum', 1), ('mean', 5)):
+        loss = sigmoid(reduction=reduction)(LOGITS, LABELS)
+        np.testing.assert_allclose(loss, expected / divisor, rtol=1e-5)
 
 
 def test_losses_are_float32_for_bfloat16_logits():
-    for loss in (softmax(label_smoothing=0.0), sigmoid()):
+    for loss in (softmax(label_smoothing=0.0), sigmoid(reduction='sum')):
         assert loss(LOGITS.astype(jnp.bfloat16), LABEL).dtype == jnp.float32
 
 

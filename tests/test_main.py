@@ -134,7 +134,9 @@ def test_evaluation_on_its_own(finished):
     status, _, err = run(CONFIG, f'--workdir={finished}', '--mode=eval', '--evaluator=test', *SHORT)
     assert status == 0, err
     evaluated = json.loads((finished / 'eval.json').read_text())
-    assert evaluated == {'step': 120, 'metrics': results(finished)['metrics']}
+    finished_with = results(finished)
+    known = {key: finished_with[key] for key in ('eval_resolution', 'clip', 'fps', 'metrics')}
+    assert evaluated == {'step': 120, **known}
 
 
 def test_predictions_agree_with_the_evaluation(finished):

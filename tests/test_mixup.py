@@ -29,7 +29,11 @@ ONES = jnp.ones(8)
 @pytest.mark.parametrize('shares', [1, 2])
 @pytest.mark.parametrize(
     ('loss', 'batch'),
-    [(softmax(label_smoothing=0.1), LABEL), (sigmoid(), LABEL), (sigmoid(), LABELS)],
+    [
+        (softmax(label_smoothing=0.1), LABEL),
+        (sigmoid(reduction='sum'), LABEL),
+        (sigmoid(reduction='sum'), LABELS),
+    ],
     ids=['softmax', 'sigmoid', 'several'],
 )
 def test_images_and_losses_are_those_of_the_definition(loss, batch, shares):

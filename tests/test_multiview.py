@@ -1,6 +1,5 @@
-"""Videos in several views: what is averaged and counted, on any machine, and the files of it."""
+"""Videos in several views: what is merged and counted, on any machine, and the files of it."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -16,179 +15,10 @@ from trainers.construct import UserError
 from trainers.evaluate import evaluate
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
-from trainers.metrics import Metric, belongs, count_names
 from trainers.multiview import MultiView
 from trainers.state import abstract_state
 from trainers.train import train
-from trainers.video_scores import VideoScores, average_clips, measure, write_scores, write_tables
-
-NAMES = tuple('abcdefg')
-
-
-def rows(*clips, size=None):
-    """A batch of clips (video, clip, logits, probabilities, label), the last place first.
-
-    None as logits is a clip that cannot be read; up to `size` it is filled up with padding.
-    """
-    blank = [0.0] * len(NAMES)
-    filled = [*clips, *[clips[-1]] * ((size or len(clips)) - len(clips))]
-    real = np.arange(len(filled)) < len(clips)
-    read = np.array([clip[2] is not None for clip in filled])
-    batch = {
-        'video_number': np.array([clip[0] for clip in filled], np.int32),
-        'clip_number': np.array([clip[1] for clip in filled], np.int32),
-        'logits': np.array([clip[2] or blank for clip in filled], np.float32),
-        'probs': np.array([clip[3] or blank for clip in filled], np.float32),
-        'labels': np.array([[clip[4]] for clip in filled], np.int32),
-        'place': np.arange(len(filled), dtype=np.int32),
-        'mask': np.float32(real & read),
-        'unreadable': np.float32(real & ~read),
-    }
-    return {key: values[::-1] for key, values in batch.items()}
-
-
-def ones(*places):
-    return [float(i in places) for i in range(len(NAMES))]
-
-
-def test_clips_are_averaged_and_a_video_with_one_that_cannot_be_read_is_left_out():
-    batches = [
-        rows(
-            (0, 0, ones(1), ones(2), 3), (0, 1, ones(1, 4), ones(3), 3), (1, 0, ones(0), ones(), 5)
-        ),
-        rows((1, 1, None, None, -1), (1, 2, ones(0), ones(0), 5), (2, 0, ones(6), ones(), -1)),
-        rows((3, 0, None, None, -1), size=3),
-    ]
-    clips_of = np.array([2, 3, 1, 1])
-    readable, labels, means = average_clips('set/val', batches, clips_of, len(NAMES), 1)
-    assert readable.tolist() == [True, False, True, False]
-    assert labels[:3].tolist() == [[3], [5], [-1]]
-    assert means['logits'].dtype == np.float32
-    assert means['logits'][0].tolist() == [0, 1, 0, 0, 0.5, 0, 0]
-    assert means['probs'][0].tolist() == [0, 0, 0.5, 0.5, 0, 0, 0]
-    assert means['logits'][2].tolist() == ones(6)
-
-
-@pytest.mark.parametrize('bad', ['missing', 'twice'])
-def test_a_clip_that_is_missing_or_comes_twice_is_an_error(bad):
-    clips = [(0, k, ones(k), ones(k), 0) for k in range(3)]
-    clips = clips[:-1] if bad == 'missing' else [*clips, clips[1]]
-    with pytest.raises(RuntimeError, match=r'set/val: 1 of 3 clips were not seen exactly once'):
-        average_clips('set/val', [rows(*clips)], np.array([3]), len(NAMES), 1)
-
-
-# Five classes are likelier than the label of the last video but one; of that before the label's
-# score is also that of a class with a lower number.
-LOGITS = [ones(0), ones(1), ones(2), ones(1), ones(1, 2), np.arange(7.0), ones(5)]
-PROBS = [ones(0), ones(0), ones(2), ones(0), ones(2), np.arange(7.0), ones(5)]
-LABELS = [0, 1, 2, 0, 2, 1, -1]
-
-
-def scores(labels=LABELS, annotated=9):
-    means = {'logits': np.float32(LOGITS), 'probs': np.float32(PROBS)}
-    labels = np.array(labels, np.int32).reshape(len(LOGITS), -1)
-    return VideoScores([f'v{i}' for i in range(len(LOGITS))], labels, means, annotated)
-
-
-def test_metrics_of_both_reductions_and_the_strict_ones():
-    """Of 9 annotated videos 7 can be read and 6 have a label: 8 could have been right."""
-    assert measure(scores(), '4x3') == {
-        'annotated@4x3': (9.0, 6),
-        'readable@4x3': (7.0, 6),
-        'scored@4x3': (6.0, 6),
-        'top1@4x3_logits': (3 / 6, 6),
-        'top1_strict@4x3_logits': (3 / 8, 8),
-        'top5@4x3_logits': (5 / 6, 6),
-        'top5_strict@4x3_logits': (5 / 8, 8),
-        'mean_class@4x3_logits': ((1 / 2 + 1 / 2 + 1 / 2) / 3, 6),
-        'top1@4x3_probs': (4 / 6, 6),
-        'top1_strict@4x3_probs': (4 / 8, 8),
-        'top5@4x3_probs': (5 / 6, 6),
-        'top5_strict@4x3_probs': (5 / 8, 8),
-        'mean_class@4x3_probs': ((2 / 2 + 0 / 2 + 2 / 2) / 3, 6),
-    }
-
-
-def test_any_of_several_labels_is_right():
-    several = [[0, 3], [4, 0], [-1, -1], [2, -1], [5, 2], [0, 1], [-1, -1]]
-    found = measure(scores(several), '2x1')
-    assert found['top1@2x1_logits'] == (1 / 5, 5)
-    assert found['top1@2x1_probs'] == (3 / 5, 5)
-    assert found['top1_strict@2x1_logits'] == (1 / 7, 7)
-    assert not any(name.startswith('mean_class') for name in found)
-
-
-def test_without_any_label_there_are_counts_alone():
-    found = measure(scores([-1] * 7), '1x1')
-    assert found == {
-        f'{k}@1x1': (n, 0) for k, n in (('annotated', 9), ('readable', 7), ('scored', 0))
-    }
-
-
-def read_csv(path):
-    with path.open(newline='') as file:
-        return list(csv.reader(file))
-
-
-def test_tables_of_classes_and_confusions(tmp_path):
-    names = ('a', 'b, "or c"', *NAMES[2:])
-    write_tables(tmp_path, 'set_val_4x3', scores(), names)
-    header, *classes = read_csv(tmp_path / 'classes_set_val_4x3.csv')
-    assert header == ['class', 'videos', 'right', 'top1', 'taken_for', 'times']
-    assert classes[:4] == [
-        ['a', '2', '1', '0.5', 'b, "or c"', '1'],
-        ['b, "or c"', '2', '1', '0.5', 'g', '1'],
-        ['c', '2', '1', '0.5', 'b, "or c"', '1'],
-        ['d', '0', '0', '', '', '0'],
-    ]
-    assert len(classes) == 7
-    twice = scores([0, 2, 2, 2, 0, 1, -1])
-    write_tables(tmp_path, 'set_val_4x3', twice, NAMES)
-    assert read_csv(tmp_path / 'confusions_set_val_4x3.csv') == [
-        ['label', 'predicted', 'count'],
-        *(['c', 'b', '2'], ['a', 'b', '1'], ['b', 'g', '1']),
-    ]
-
-
-def test_scores_of_several_labels_are_written_as_they_are(tmp_path):
-    several = [[0, 3], [4, 0], [-1, -1], [2, -1], [5, 2], [0, 1], [-1, -1]]
-    write_scores(tmp_path, 'x', scores(several), NAMES, 3)
-    assert np.load(tmp_path / 'scores_x.npz')['labels'].tolist() == several
-
-
-def test_metrics_belong_by_prefix_and_views():
-    class Of:
-        def __init__(self, prefix, views):
-            self.prefix, self.views = prefix, views
-
-    evaluators = [Of('k/val', '1x1'), Of('k/val', '4x3'), Of('k/val2', '4x3'), Of('i/val', '')]
-    for name, owner in [
-        *(('k/val/top1@1x1_center', 0), ('k/val/top1@4x3_logits', 1), ('k/val/scored@4x3', 1)),
-        *(('k/val2/top5@4x3_probs', 2), ('i/val/top1', 3), ('k/val/top1@14x3_logits', None)),
-    ]:
-        owners = [i for i, evaluator in enumerate(evaluators) if belongs(name, evaluator)]
-        assert owners == ([] if owner is None else [owner])
-    counted = {
-        'i/val/top1': Metric(0.5, 7),
-        'k/val/top1@4x3_logits': Metric(0.5, 8),
-        'k/val/top1_strict@4x3_logits': Metric(0.4, 10),
-        'k/val/scored@4x3': Metric(8.0, 8),
-    }
-    assert count_names(counted) == {
-        **{'i/val/n': 7, 'k/val/n@4x3_logits': 8, 'k/val/n_strict@4x3_logits': 10},
-        'k/val/n@4x3': 8,
-    }
-
-
-def test_scores_that_are_not_finite_are_wrong(tmp_path):
-    means = np.array([[np.nan] * 7, ones(1), [np.inf, *ones(1)[1:]]], np.float32)
-    labels = np.array([[0], [1], [0]], np.int32)
-    scores = VideoScores(['a', 'b', 'c'], labels, {'logits': means, 'probs': means}, 3)
-    assert measure(scores, '4x3')['top1@4x3_logits'] == Metric(pytest.approx(1 / 3), 3)
-    write_tables(tmp_path, 'x', scores, NAMES)
-    classes = list(csv.DictReader((tmp_path / 'classes_x.csv').read_text().splitlines()))
-    assert [row['right'] for row in classes[:2]] == ['0', '1']
-    assert (tmp_path / 'confusions_x.csv').read_text().split() == ['label,predicted,count']
+from trainers.video_scores import REDUCTIONS_OF_SEVERAL, VideoScores, measure
 
 
 class Faulty:
@@ -240,7 +70,9 @@ def faulty(devices):
         return jax.device_put(values.astype(x.dtype), x.sharding)
 
     state = jax.tree.map(draw, abstract_state(experiment))
-    return experiment, make_evaluators(experiment)['multiview'], state
+    evaluator = make_evaluators(experiment)['multiview']
+    evaluator._reductions = REDUCTIONS_OF_SEVERAL  # all that there are
+    return experiment, evaluator, state
 
 
 @pytest.fixture(scope='module')
@@ -260,12 +92,16 @@ def test_views_are_averaged_and_faults_counted(alone, tmp_path):
     model = jax.jit(lambda x: experiment.apply(state.variables, experiment.preprocess(x)))
     logits = np.asarray(model(clips))
     assert np.ptp(logits, axis=0).max() > 0.1  # over the views
-    np.testing.assert_allclose(found.means['logits'][2], logits.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.merged['logits'][2], logits.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.merged['max'][2], logits.max(0), atol=1e-5)
     probs = np.asarray(jax.nn.softmax(logits))
-    np.testing.assert_allclose(found.means['probs'][2], probs.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.merged['probs'][2], probs.mean(0), atol=1e-6)
     metrics = evaluator(state, tmp_path)
     counts = {k.rpartition('/')[2]: v for k, v in metrics.items() if k.endswith('4x3')}
-    assert counts == {'annotated@4x3': (15, 10), 'readable@4x3': (11, 10), 'scored@4x3': (10, 10)}
+    assert counts == {
+        **{'annotated@4x3': (15, 10), 'readable@4x3': (11, 10), 'scored@4x3': (10, 10)},
+        'classes@4x3': (8, 10),
+    }
     assert metrics['moving_digits/test/top1_strict@4x3_probs'].n == 14
     with np.load(tmp_path / 'scores_moving_digits_test_4x3.npz') as file:
         kept = {key: file[key] for key in file.files}
@@ -273,9 +109,9 @@ def test_views_are_averaged_and_faults_counted(alone, tmp_path):
     assert kept['ids'].tolist() == list(found.ids)
     assert kept['label_names'].tolist() == list(evaluator.dataset.label_names)
     assert kept['step'] == 0
-    means = {name: kept[name] for name in ('logits', 'probs')}
-    again = VideoScores(kept['ids'], kept['labels'][:, None], means, int(kept['annotated']))
-    again = measure(again, '4x3')
+    merged = {name: kept[name] for name in REDUCTIONS_OF_SEVERAL}
+    again = VideoScores(kept['ids'], kept['labels'][:, None], merged, int(kept['annotated']))
+    again = measure(again, '4x3', evaluator.dataset.label_names)
     assert metrics == {f'moving_digits/test/{name}': metric for name, metric in again.items()}
     assert {path.suffix for path in tmp_path.iterdir()} == {'.npz', '.csv'}
 
@@ -287,8 +123,8 @@ def test_several_devices_give_the_scores_of_one(alone, devices):
     found = evaluator.gather(state)
     assert found.ids == expected.ids
     np.testing.assert_array_equal(found.labels, expected.labels)
-    for name, means in expected.means.items():
-        np.testing.assert_allclose(found.means[name], means, atol=1e-5)
+    for name, values in expected.merged.items():
+        np.testing.assert_allclose(found.merged[name], values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +136,6 @@ def test_several_devices_give_the_scores_of_one(alone, devices):
         ({'split': 'val'}, "no split 'val'; use one of train, test"),
         ({'dataset': 'digits'}, 'digits has other classes than moving_digits'),
         ({'crops': 3}, "3 crops need config.eval_geometry.name='center_crop'"),
-        ({'clips': 1, 'crops': 1}, 'metrics of the same name; .* different splits or views'),
     ],
     ids=str,
 )
@@ -309,6 +144,16 @@ def test_what_cannot_be_evaluated_is_refused(changes, message):
     config.eval_geometry = {'name': 'resize', 'share': 1.0}
     config.evaluators.multiview.update({**VIEWS, 'crops': 1, **changes})
     with pytest.raises(UserError, match=message):
+        make_evaluators(make_experiment(config))
+
+
+def test_two_evaluators_of_the_same_views_are_refused():
+    config = configured()
+    config.eval_geometry = {'name': 'center_crop', 'share': 1.0}
+    config.evaluators.multiview.update(clips=1, crops=1)
+    assert set(make_evaluators(make_experiment(config))) == {'test', 'multiview'}
+    config.evaluators.again = config.evaluators.multiview
+    with pytest.raises(UserError, match=r'metrics of the same name; .* different splits or views'):
         make_evaluators(make_experiment(config))
 
 
@@ -351,7 +196,7 @@ def single(metrics):
 def test_a_run_ends_with_all_views_and_they_are_evaluated_on_their_own(trained):
     experiment, workdir, metrics = trained
     assert len(single(metrics)) == 3
-    assert len(metrics) == 3 + 13
+    assert len(metrics) == 3 + 14
     assert metrics['moving_digits/test/top1@1x2_logits']['n'] == 1000
     last = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
     assert {name for name in last if '/n' in name} == {
@@ -395,4 +240,4 @@ def test_two_processes_give_the_scores_of_one(trained, tmp_path):
     assert {k: v['n'] for k, v in found.items()} == {
         k: v['n'] for k, v in metrics.items() if k in found
     }
-    assert len(found) == 13
+    assert len(found) == 14

@@ -54,7 +54,14 @@ def test_metrics_name_the_view(trained):
 def test_several_labels_train_and_evaluate(tmp_path):
     experiment = small(several=True, mixup=0.2)
     results = train(experiment, make_evaluators(experiment), tmp_path)
-    assert results['metrics']['moving_digits/test/top1@1x1_center']['n'] == 1000
+    metrics = results['metrics']
+    assert metrics['moving_digits/test/top1@1x1_center']['n'] == 1000
+    assert {name for name in metrics if '2x1_' in name} == {
+        f'moving_digits/test/{name}@2x1_{of}'
+        for name in ('map', 'wap')
+        for of in ('max', 'logits', 'probs')
+    }
+    assert 0.2 < metrics['moving_digits/test/map@2x1_max']['value'] < 0.5  # near 2 of 8, by chance
 
 
 def test_the_export_takes_clips_and_predicts_the_same(trained, tmp_path):
