@@ -44,7 +44,13 @@ TEST = [
     # libtpu, to compile for TPUs where there is none.
     f'jax[tpu]; {X86_LINUX}',
     'build',
+    'hypothesis',
+    'ipykernel',
+    'mkdocs-material',
+    'mkdocstrings[python]',
     'mypy',
+    'nbclient',
+    'pip-audit',
     'pytest',
     'pytest-xdist',
     'ruff',
