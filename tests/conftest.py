@@ -6,17 +6,21 @@ os.environ['XLA_FLAGS'] = (
     '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Programs that several tests or processes need are compiled once.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', os.path.abspath('.pytest_cache/jax'))
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
 
 import contextlib
 import io
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 from PIL import Image
+
+from tests.forked import ROOT, run
 
 CHECKED = [
     'token_learner',
@@ -36,22 +40,16 @@ def fakes(tmp_path_factory):
 
 def run_module(name, *args):
     """Runs a program of ours in another process, as TensorFlow is none of the tests'."""
-    run = subprocess.run(
-        [sys.executable, '-m', name, *args],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    status, _, err = run('-m', name, *args)
+    assert status == 0, err[-2000:]
 
 
 def run_script(folder, code):
     """Runs a program of its own file, as worker processes need; what it prints."""
-    root = Path(__file__).parents[1]
     (folder / 'script.py').write_text(code)
     run = subprocess.run(
         [sys.executable, folder / 'script.py'],
-        env=os.environ | {'PYTHONPATH': str(root)},
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,8 +3,6 @@
 import argparse
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,22 +16,14 @@ from benchmarks.kinetics_plans import list_models
 from benchmarks.paper_tables import count_model
 from datasets.inspect import describe
 from datasets.videos import open_set
+from tests.forked import run
 from trainers.experiment import make_experiment
 
 ROOT = Path(__file__).parents[1]
 
 
 def step(*args):
-    command = [
-        sys.executable,
-        '-m',
-        'benchmarks.step',
-        '--res=16',
-        '--rounds=1',
-        '--side=64',
-        *args,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run('-m', 'benchmarks.step', '--res=16', '--rounds=1', '--side=64', *args)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +37,8 @@ def step(*args):
 def test_step_times_models_with_settings_of_their_own(tmp_path, spec, other, clip, modes):
     args = ('--vs', other, '--modes', *modes, *(f'--frames={frames}' for frames in clip))
     file, unit = tmp_path / 'r' / 'step.json', 'clips' if clip else 'images'
-    done = step(f'--spec={spec}', *args, '--batch=2', f'--json={file}')
-    assert done.returncode == 0, done.stderr
+    status, _, err = step(f'--spec={spec}', *args, '--batch=2', f'--json={file}')
+    assert status == 0, err
     found = json.loads(file.read_text())['results']
     params = 4 * count_model(spec, (*clip, 16, 16, 3), 1000).params
     for mode, name in zip(found, modes, strict=True):
@@ -64,11 +54,11 @@ def test_step_times_models_with_settings_of_their_own(tmp_path, spec, other, cli
 
 
 def test_a_model_of_the_kinetics_tables_planned(tmp_path):
-    command = [sys.executable, '-m', 'benchmarks.kinetics_plans', '--topology=cpu:8']
+    command = ['-m', 'benchmarks.kinetics_plans', '--topology=cpu:8']
     small = ['--config=configs/kinetics400.py:runlocal', f'--json={tmp_path / "plans.json"}']
-    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert '| `ViViT-mini/8x2-4at2` at 32 | - | none | 0.0' in done.stdout
+    status, out, err = run(*command, *small)
+    assert status == 0, err
+    assert '| `ViViT-mini/8x2-4at2` at 32 | - | none | 0.0' in out
     (plan,) = json.loads((tmp_path / 'plans.json').read_text())['plans']
     assert plan['fits']
     assert (plan['overrides'], plan['refused'], plan['devices']) == ([], {}, 8)
@@ -91,10 +81,10 @@ def test_the_plans_of_the_kinetics_tables_are_of_all_their_models():
     ],
 )
 def test_step_refuses_models_in_one_line(spec, message):
-    done = step(f'--spec={spec}')
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert 'Traceback' not in done.stderr
+    status, _, err = step(f'--spec={spec}')
+    assert status == 2
+    assert message in err
+    assert 'Traceback' not in err
 
 
 @pytest.mark.parametrize(('name', 'models'), [('digits', 13), ('moving_digits', 3)])
@@ -187,10 +177,10 @@ def by_video(batch):
     ids=['images', 'videos'],
 )
 def test_input_compares_configs(tmp_path, config, unit, others):
-    command = [sys.executable, '-m', 'benchmarks.input', '--config', config]
+    command = ['-m', 'benchmarks.input', '--config', config]
     small = ['--examples=4', '--batch=2', '--rounds=2', f'--json={tmp_path / "input.json"}']
-    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, _, err = run(*command, *small)
+    assert status == 0, err
     made = json.loads((tmp_path / 'input.json').read_text())
     assert {'machine', 'date', 'python', 'jax', 'program'} <= set(made)
     first, *rest = made['results'][0]['tasks']
@@ -202,11 +192,11 @@ def test_input_compares_configs(tmp_path, config, unit, others):
 
 
 def test_input_adds_up_the_memory_of_all_processes(tmp_path):
-    command = [sys.executable, '-m', 'benchmarks.input', '--config', VIDEOS, '--memory']
+    command = ['-m', 'benchmarks.input', '--config', VIDEOS, '--memory']
     small = ['--examples=5', '--batch=5', '--clips=2000', '--workers=1']
     small.append(f'--json={tmp_path / "input.json"}')
-    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, _, err = run(*command, *small)
+    assert status == 0, err
     found = json.loads((tmp_path / 'input.json').read_text())['results'][0]['memory']
     assert [int(at) for at in found['resident_bytes']] == list(range(250, 2001, 250))
     after = [size for at, size in found['resident_bytes'].items() if int(at) >= 1000]
@@ -215,10 +205,10 @@ def test_input_adds_up_the_memory_of_all_processes(tmp_path):
 
 
 def test_the_forms_of_vector_attention_side_by_side(tmp_path):
-    command = [sys.executable, '-m', 'benchmarks.vector_attention', f'--json={tmp_path / "v.json"}']
+    command = ['-m', 'benchmarks.vector_attention', f'--json={tmp_path / "v.json"}']
     small = '--batch=1 --tokens=64 --channels=2 --narrow=2 --rounds=1 --nodes 16 --lengths 64 128'
-    done = subprocess.run([*command, *small.split()], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, _, err = run(*command, *small.split())
+    assert status == 0, err
     found = json.loads((tmp_path / 'v.json').read_text())
     plain, blockwise = found['forms']
     assert plain['memory_bytes'] > 10 * blockwise['memory_bytes']

@@ -1,16 +1,11 @@
 """Files of Charades' official form: written, read and scored by its rules, or refused."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from datasets.prepare.annotations import CHARADES_CODES
 from trainers.charades import main, read_submission, read_videos, score, write_submission
 
-ROOT = Path(__file__).parents[1]
 IDS = [f'VID{number:02}' for number in range(12)]
 CLASSES = len(CHARADES_CODES)
 
@@ -76,15 +71,14 @@ def test_the_official_figures(official, lacking):
     assert found.missing == tuple(IDS[k] for k in lacking if k != 3)
 
 
-def test_the_program(official, tmp_path):
+def test_the_program(official, tmp_path, capsys):
     file = tmp_path / 'submission.txt'
     write_submission(file, IDS, scores(), len(IDS))
-    command = [sys.executable, '-m', 'trainers.charades', file]
-    command += ['--annotations', official / 'test.csv', '--classes', official / 'classes.txt']
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    files = [file, '--annotations', official / 'test.csv', '--classes', official / 'classes.txt']
+    assert main([str(name) for name in files]) == 0
+    out = capsys.readouterr().out
     found = score(read_submission(file), read_videos(official / 'test.csv')).precisions
-    *classes, counts, mean, weighted = run.stdout.splitlines()
+    *classes, counts, mean, weighted = out.splitlines()
     assert len(classes) == CLASSES
     number = int(np.flatnonzero(found.positives)[0])
     count = found.positives[number]

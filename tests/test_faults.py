@@ -5,13 +5,16 @@ import dataclasses
 import json
 import logging
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from tests.conftest import fill, small_disk
-from tests.test_main import CONFIG, results, run, start
+from tests.forked import ROOT, one_device
+from tests.test_main import CONFIG, results, run
 from tests.test_train import make, on
 from trainers.evaluators import make_evaluators
 from trainers.interrupt import Interrupted
@@ -77,9 +80,10 @@ def test_or_it_is_skipped_and_counted(tmp_path):
 def test_a_disk_that_refuses_does_not_end_the_work_and_is_told_of(tmp_path):
     """The limit on the size of files has writes fail as a full disk does."""
     limit = ('prlimit', '--fsize=50000')
-    process = start(CONFIG, f'--workdir={tmp_path}', *SHORT, prefix=limit)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 1
+    command = [*limit, sys.executable, 'main.py', CONFIG, f'--workdir={tmp_path}', *SHORT]
+    done = subprocess.run(command, cwd=ROOT, env=one_device(), capture_output=True, text=True)
+    out, err = done.stdout, done.stderr
+    assert done.returncode == 1
     assert 'the checkpoint of step 10 could not be saved' in out
     assert 'step 30  digits/test/' in out  # the work went on
     assert err.splitlines()[-1].startswith('error: the state of step 30 is not on the disk')

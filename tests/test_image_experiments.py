@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,25 +13,19 @@ from safetensors.numpy import load_file
 from scipy.ndimage import zoom
 
 from datasets.make_fake import make_fake
+from tests.forked import one_device
+from tests.forked import run as run_program
 from trainers.initialize import read_weights
 
-ROOT = Path(__file__).parents[1]
 PRETRAIN = '--config=configs/jft_pretrain.py:runlocal'
 FINETUNE = '--config=configs/imagenet_finetune.py:runlocal'
 
 
 def run(*args):
     """main.py on one CPU device; its output."""
-    done = subprocess.run(
-        [sys.executable, 'main.py', *args],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout + done.stderr
+    status, out, err = run_program('main.py', *args, env=one_device())
+    assert status == 0, err[-2000:]
+    return out + err
 
 
 @pytest.fixture(scope='module')

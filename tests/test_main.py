@@ -1,15 +1,14 @@
 """The launcher as a user runs it: real processes, signals, checkpoints and files."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.forked import Program, one_device
 
 ROOT = Path(__file__).parents[1]
 CONFIG = '--config=configs/digits.py:model=mini/7-4at1,runlocal'
@@ -21,20 +20,13 @@ SHORT = (
 )
 
 
-def start(*args, prefix=()):
-    return subprocess.Popen(
-        [*prefix, sys.executable, 'main.py', *args],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*args):
+    return Program('main.py', *args, env=one_device())
 
 
 def run(*args):
     process = start(*args)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     return process.returncode, out, err
 
 

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +16,11 @@ from benchmarks.paper_tables import (
     read_run,
 )
 from configs.common import FEW_SHOT_SETS
+from tests.forked import run
 from token_learner import parse_spec
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'
-PROGRAM = [sys.executable, '-m', 'benchmarks.paper_tables']
 
 # GFLOPs from closed forms that are not this project's code, and whether they, rounded to the
 # printed digits, are what is printed.
@@ -258,13 +256,9 @@ def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
     assert measured == {'dataset': 'imagenet2012', 'top1': {'value': 0.8317, 'n': 50_000}}
     other = next(row for name, row in ROWS if row.spec == 'B/16-8at6-fuser')
     assert not describe(other, TABLES['5'], found)['measured']
-    out = subprocess.run(
-        [*PROGRAM, '--table=5', f'--json={tmp_path / "t.json"}', f'--workdirs={tmp_path}'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    args = ('--table=5', f'--json={tmp_path / "t.json"}', f'--workdirs={tmp_path}')
+    status, out, err = run('-m', 'benchmarks.paper_tables', *args)
+    assert status == 0, err
     assert '| 83.2 | 88.1 | 83.17 of 50,000 | - |' in out
     assert out.count('none of these rows') == 4
     (entry, *_) = json.loads((tmp_path / 't.json').read_text())['5']

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import av
 import cv2
@@ -22,6 +19,7 @@ from datasets.make_fake import main as make_fake
 from datasets.pipeline import Reading, eval_batches, train_batches
 from datasets.prepare.__main__ import main as prepare
 from tests.conftest import run_script
+from tests.forked import one_device, run
 from trainers.charades import read_submission, read_videos, score
 from trainers.checkpoints import open_checkpoints
 from trainers.experiment import make_experiment
@@ -196,9 +194,6 @@ def test_worker_processes_read_the_same_and_no_tensorflow(sets, tmp_path):
     assert run_script(tmp_path, code) == 'False\n'
 
 
-ROOT = Path(__file__).parents[1]
-
-
 @pytest.fixture(scope='module')
 def others(sets):
     """The two sets that only training needs; all four are there then."""
@@ -228,15 +223,15 @@ def image_model(tmp_path_factory):
 def test_from_mp4_files_to_views(others, image_model, tmp_path, name):
     of_images = name.startswith('kinetics')  # those of Charades and AViD begin anew
     command = [
-        *(sys.executable, 'main.py', f'--config=configs/{name}.py:runlocal'),
+        *('main.py', f'--config=configs/{name}.py:runlocal'),
         *(f'--config.dataset.data_dir={others}', f'--workdir={tmp_path}'),
         '--config.total_steps=2',
     ]
     if of_images:
         command += ['--config.model.spec=ViViT-mini/16x2-2at2', '--config.dataset.resolution=32']
         command += [f'--config.init_from.path={image_model}']
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
+    status, _, err = run(*command, env=one_device())
+    assert status == 0, err[-2000:]
     results = json.loads((tmp_path / 'results.json').read_text())
     split = 'test' if name == 'charades' else 'val'
     manifest = json.loads(next(others.glob(f'{name}_*fps/1.0.0/manifest.json')).read_text())

@@ -36,7 +36,7 @@ def check_model(experiment: Experiment) -> None:
     _check_kind(experiment)
     try:
         grid = experiment.model.position_grid(experiment.input_shape[:-1])
-        variables = experiment.abstract_variables()
+        variables = experiment.abstract_variables
     except ValueError as error:
         raise UserError(f'config.model.spec: {error}') from error
     _check_evaluation(experiment, variables)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -173,8 +173,9 @@ class Experiment:
         images = jnp.zeros((1, *self.input_shape), jnp.float32)
         return without_scan(self.model).init(key, images)
 
+    @cached_property
     def abstract_variables(self) -> Any:
-        """Shapes of the model's variables."""
+        """Shapes of the model's variables, traced once."""
         return jax.eval_shape(self.init_variables, jax.random.key(0))
 
     def apply(self, variables: Any, images: jax.Array, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """The training state and its creation on the mesh."""
 
+from functools import partial
 from typing import Any
 
 import flax
@@ -39,10 +40,8 @@ class TrainState:
         return {'params': self.params if self.ema is None else self.ema, **self.mutable}
 
 
-def _init(experiment: Experiment) -> TrainState:
-    key = jax.random.key(experiment.seed)
-    init_key, train_key = jax.random.split(key)
-    variables = dict(experiment.init_variables(init_key))
+def _begin(experiment: Experiment, variables: Any, key: jax.Array) -> TrainState:
+    variables = dict(variables)
     variables.pop('intermediates', None)  # sown, not state
     params = variables.pop('params')
     return TrainState(
@@ -52,13 +51,14 @@ def _init(experiment: Experiment) -> TrainState:
         ema=params if experiment.ema else None,
         mutable=variables,
         opt_state=experiment.optimizer.init(params),
-        rng=jax.random.key_data(train_key),
+        rng=jax.random.key_data(key),
     )
 
 
 def abstract_state(experiment: Experiment) -> TrainState:
     """Shapes, types and shardings of the state, without computing it."""
-    shapes = jax.eval_shape(lambda: _init(experiment))
+    key = jax.random.key(experiment.seed)
+    shapes = jax.eval_shape(partial(_begin, experiment), experiment.abstract_variables, key)
     shardings = infer_shardings(shapes, experiment.mesh, experiment.sharding)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -68,4 +68,9 @@ def abstract_state(experiment: Experiment) -> TrainState:
 def create_state(experiment: Experiment) -> TrainState:
     """The state before the first step, each device computing its own part."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(experiment))
-    return jax.jit(lambda: _init(experiment), out_shardings=shardings)()
+
+    def create() -> TrainState:
+        init_key, train_key = jax.random.split(jax.random.key(experiment.seed))
+        return _begin(experiment, experiment.init_variables(init_key), train_key)
+
+    return jax.jit(create, out_shardings=shardings)()
