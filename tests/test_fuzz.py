@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -15,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import main
-from configs import charades, digits, imagenet_finetune, kinetics400
-from configs.common import default_model, parse_arg
+from configs.common import parse_arg
 from datasets.box import Box
 from datasets.dataset import Unreadable
 from datasets.image import Picture
@@ -98,7 +98,7 @@ def test_specs_of_the_grammar_mean_what_they_say(made):
 
 
 PIECES = ['ViViT-', 'X2plus1D-', 'M', 'B', '/', '16', 'x', '2', '+', '-', 'pool', 'at', 'fuser']
-PIECES += [':', '_', 'tl', 'conv2d', '0', '٣', '\n', '9' * 5000]
+PIECES += [':', '_', 'tl', 'conv2d', '0', '\u0663', '\n', '9' * 5000]
 
 
 @given(TEXT | st.lists(st.sampled_from(PIECES), max_size=9).map(''.join))
@@ -109,16 +109,27 @@ def test_any_other_spec_is_refused_in_one_line(text):
         assert isinstance(spec, Spec | BottleneckSpec)
 
 
-CELL = st.sampled_from(['', 'a', '1', '9' * 400, '1.5', 'train', 'c000 1 2', 'c000 1 ' + '9' * 400])
-CELL |= TEXT
-LINES = st.lists(st.lists(CELL, min_size=1, max_size=6), max_size=4)
+CELL = st.sampled_from(['', 'a', '1', '9' * 400, 'c000 1 ' + '9' * 400, 'a"b', 'x\ny']) | TEXT
+COLUMNS = {
+    'kinetics400': {
+        'label': st.sampled_from(['a', 'b, c', '"d"', '', ' e', 'f\ng']) | TEXT,
+        'youtube_id': st.sampled_from(['x', 'y', '..', '']) | TEXT,
+        'time_start': st.sampled_from(['0', '1.5', '1', '9' * 400]),
+        'time_end': st.sampled_from(['10', '11.0']),
+    },
+    'charades': {
+        'id': st.sampled_from(['x', 'y', '/', '']) | TEXT,
+        'actions': st.sampled_from(['', 'c000 1 2', 'c156 0 1;c001 2.5 1', 'c157 0 1']) | CELL,
+    },
+}
 
 
 @st.composite
-def tables(draw, *columns):
-    """A CSV file with these columns or others, written rightly or not."""
-    header = draw(st.permutations(columns) | st.lists(CELL, max_size=5))
-    rows = [header, *draw(LINES)]
+def tables(draw, columns):
+    """A CSV file with these columns, rightly written or not."""
+    rows = [list(columns), *draw(st.lists(st.tuples(*columns.values()), max_size=4))]
+    if draw(st.booleans()):
+        rows.insert(draw(st.integers(0, len(rows))), draw(st.lists(CELL, max_size=5)))
     if draw(st.booleans()):
         return '\n'.join(','.join(row) for row in rows).encode(errors='replace')
     file = io.StringIO()
@@ -126,40 +137,52 @@ def tables(draw, *columns):
     return file.getvalue().encode(errors='replace')
 
 
-def accounted(found):
-    """How many videos there are, refused ones included."""
-    return sum(len(of) for by_split in (found.videos, found.refused) for of in by_split.values())
+def read(name, path):
+    """The annotations of a file, with as many labels as it has."""
+    try:
+        return read_annotations(name, [f'train={path}'])
+    except ValueError as error:
+        if not (counted := re.search('annotations have .* --classes=([0-9]+)$', str(error))):
+            raise
+        return read_annotations(name, [f'train={path}'], classes=int(counted[1]))
 
 
-@pytest.mark.parametrize(
-    ('name', 'columns'),
-    [
-        ('kinetics400', ('label', 'youtube_id', 'time_start', 'time_end', 'split')),
-        ('charades', ('id', 'actions')),
-    ],
-)
-def test_annotations_in_csv(tmp_path, name, columns):
-    path = tmp_path / 'file.csv'
+def expected_id(row):
+    """What a row's video is called."""
+    if 'id' in row:
+        return row['id']
+    start, end = (int(float(row[f'time_{key}'])) for key in ('start', 'end'))
+    return f'{row["youtube_id"]}_{start:06d}_{end:06d}'
 
-    @given(tables(*columns) | st.binary(max_size=60))
+
+@pytest.mark.parametrize('name', COLUMNS)
+def test_annotations_in_csv(tmp_path, name):
+    path, used = tmp_path / 'file.csv', []
+
+    @given(tables(COLUMNS[name]) | st.binary(max_size=60))
     def check(data):
         path.write_bytes(data)
-        try:
-            found = read_annotations(name, [f'train={path}'])
-        except ValueError as error:
-            assert len(str(error).splitlines()) == 1
-            assert str(path) in str(error) or str(error).startswith('annotations have ')
+        found = None
+        with one_line(path):
+            found = read(name, path)
+        if found is None:
             return
         lines = csv.reader(io.StringIO(data.decode('utf-8-sig'), newline=''), strict=True)
         header, *rows = filter(None, lines)
-        assert all(len(row) == len(header) for row in rows)
-        ids = {row[header.index('id')] for row in rows}
-        assert ids == {id for of in (found.videos, found.refused) for id in of['train']} or (
-            accounted(found) == len(ids)
-        )
+        expected = {expected_id(dict(zip(header, row, strict=True))) for row in rows}
+        videos, refused = found.videos['train'], found.refused['train']
+        assert {*(video.id for video in videos), *refused} == expected
+        assert len(videos) + len(refused) == len(expected)
+        used.append(found)
         vocabulary_and_ids_are_text(found)
 
     check()
+    assert len(used) > 5
+
+
+def accounted(found):
+    """How many videos there are, refused ones included."""
+    return sum(len(of) for by_split in (found.videos, found.refused) for of in by_split.values())
 
 
 def vocabulary_and_ids_are_text(found):
@@ -184,7 +207,7 @@ def test_annotations_in_json(tmp_path):
     check()
 
 
-SCORES = st.lists(st.sampled_from(['0', '1e3', '-2.5', 'nan', '1e999', 'x', '١']), max_size=4)
+SCORES = st.lists(st.sampled_from(['0', '1e3', '-2.5', 'nan', '1e999', 'x', '\u0661']), max_size=4)
 
 
 def test_files_of_charades_scorer(tmp_path):
@@ -222,9 +245,6 @@ def test_arguments_of_configs(text):
         found = parse_arg(text, model='B/16', res=224, runlocal=False, rate=0.1)
         kinds = {'model': str, 'res': int, 'runlocal': bool, 'rate': float}
         assert {k: type(v) for k, v in found.items()} == kinds
-    for config in (charades, digits, imagenet_finetune, kinetics400):
-        with one_line():
-            config.get_config(text)
 
 
 KEYS = ['batch_size', 'seed', 'model.spec', 'model.scan', 'model.representation', 'optimizer']
@@ -315,15 +335,12 @@ def damaged(draw):
     return bytes(data)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(damaged() | st.binary(max_size=60), st.booleans())
 def test_images(data, exact):
-    try:
+    with contextlib.suppress(Unreadable):
         picture = Picture(data)
         part = Box(0, 0, picture.height, picture.width)
         whole = picture.cut(part, 16, exact=exact)
         corner = picture.cut(Box(0, 0, 1, 1), 16, exact=exact)
-    except Unreadable as error:
-        assert len(str(error).splitlines()) == 1
-    else:
         assert whole.shape == corner.shape == (16, 16, 3)
