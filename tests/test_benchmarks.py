@@ -192,7 +192,7 @@ def test_input_compares_configs(tmp_path, config, unit, others):
     done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = json.loads((tmp_path / 'input.json').read_text())
-    assert {'machine', 'date', 'python', 'jax', 'program'} <= set(made)
+    assert {'machine', 'date', 'python', 'packages', 'program'} <= set(made)
     first, *rest = made['results'][0]['tasks']
     assert len(rest) == (unit == 'clips')
     assert set(first['ours_as_fast_as']) == set(others)

@@ -344,3 +344,26 @@ def test_images(data, exact):
         whole = picture.cut(part, 16, exact=exact)
         corner = picture.cut(Box(0, 0, 1, 1), 16, exact=exact)
         assert whole.shape == corner.shape == (16, 16, 3)
+
+
+HEADER = 'label,youtube_id,time_start,time_end'
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'message'),
+    [
+        ('kinetics400', f'{HEADER}\na,x,{"9" * 400},1', ':2 has the time'),
+        ('kinetics400', 'time_start,time_end,youtube_id,label\n1,2,x,a, b', ':2 has more columns'),
+        ('avid', '{"a.mp4": "\\ud800"}', 'is no text'),
+    ],
+)
+def test_annotations_that_were_once_let_through(tmp_path, name, text, message):
+    path = tmp_path / 'file'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_annotations(name, [f'train={path}'], classes=1)
+
+
+def test_digits_of_a_spec_are_ascii():
+    with pytest.raises(ValueError, match='is not a model spec'):
+        parse_spec('B/\u0661\u0666')
