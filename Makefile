@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BEAM_READY := $(BEAM)/.ready
 
-.PHONY: demo demo-video ablation test lint format lock clean
+.PHONY: demo demo-video ablation bench test lint audit format lock clean
 
 # Trains a plain ViT and a TokenLearner ViT on the digits and sets them side by side.
 demo: $(READY)
@@ -23,6 +23,10 @@ demo-video: $(READY)
 ablation: $(READY)
 	$(BIN)/python -m benchmarks.ablation $(ABLATION)
 
+# Times steps, input, attention, the loop, imports and compilation: about ten minutes on two cores.
+bench: $(READY)
+	$(BIN)/python -m benchmarks.bench $(BENCH)
+
 test: $(READY) $(BEAM_READY)
 	BEAM_PYTHON=$(abspath $(BEAM))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
@@ -30,12 +34,18 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.supply_chain
 	$(BIN)/shellcheck docs/launch/*.sh .ci/run
 	$(BIN)/python -m compileall -q main.py setup.py benchmarks configs datasets tests token_learner trainers
 	for lock in requirements requirements-beam; do cp $$lock.lock $(VENV)/$$lock.lock; done
 	$(LOCK) setup.py --extra test --output-file $(VENV)/requirements.lock
 	$(LOCK) --group beam --output-file $(VENV)/requirements-beam.lock
 	for lock in requirements requirements-beam; do diff $$lock.lock $(VENV)/$$lock.lock || exit 1; done
+
+# Asks PyPI for what is known of the versions of both locks; one that it does not know is an error.
+audit: $(READY)
+	for lock in requirements requirements-beam; do \
+		$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $$lock.lock || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

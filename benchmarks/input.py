@@ -30,15 +30,10 @@ size of this process and its children is added up as they are.
 """
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import runpy
-import shlex
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +44,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import films, images, videos
+from benchmarks.environment import describe, write_json
 from benchmarks.interleaved import KINDS, Task, measure, pin, ratio
 from benchmarks.resident import read_on
 from trainers.experiment import Experiment, make_experiment
 from trainers.memory import keep_freed_memory
 from trainers.processes import hush_libtpu
 
-PACKAGES = ('grain', 'numpy', 'opencv-python-headless', 'simplejpeg')
+PACKAGES = ('opencv-python-headless', 'simplejpeg')
 
 
 def open_experiment(config: ConfigDict, folder: Path, args: argparse.Namespace) -> Experiment:
@@ -78,6 +74,9 @@ def compare(task: Task, rounds: int, cores: int) -> dict[str, Any]:
     count, used = rounds * task.count, seconds['processor']
     result = {
         'task': task.title,
+        'unit': task.unit,
+        'count': task.count,  # of units in a round
+        's': used,  # of the processor, a list over the rounds
         f'{task.unit}_per_core_s': {name: count / sum(taken) for name, taken in used.items()},
         f'{task.unit}_per_core_s_by_clock': {
             name: count / sum(taken) / cores for name, taken in seconds['clock'].items()
@@ -155,12 +154,12 @@ def main() -> None:
     parser.add_argument(
         '--workers', type=int, help="of ours; by default none, and the config's with --memory"
     )
-    parser.add_argument('--machine', default=f'{os.cpu_count()} {platform.machine()} cores')
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
     flags.FLAGS(sys.argv[:1])  # which Grain's workers look at
     hush_libtpu()
     keep_freed_memory()  # as main.py does
+    about = describe(*PACKAGES)  # before this process is kept on fewer cores
     try:
         pin(args.cores)
         configs = [load_config(text) for text in args.config]
@@ -169,18 +168,8 @@ def main() -> None:
         results = [measure_config(config, argparse.Namespace(**vars(args))) for config in configs]
     except (AttributeError, OSError, ValueError) as error:
         parser.error(str(error))
-    about = {
-        'machine': args.machine,
-        'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'packages': {package: metadata.version(package) for package in PACKAGES},
-        'tensorflow': tf.__version__,
-        'program': f'benchmarks.input {shlex.join(sys.argv[1:])}',
-    }
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**about, 'results': results}, indent=1) + '\n')
+    about['tensorflow'] = tf.__version__
+    write_json(args.json, {**about, 'results': results})
 
 
 if __name__ == '__main__':

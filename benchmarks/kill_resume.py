@@ -23,6 +23,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.environment import describe, write_json
 from configs import digits
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument('--runs', type=Path, default=Path('runs/kill_resume'))
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
+    about = describe()
     shutil.rmtree(args.runs, ignore_errors=True)
     whole, killed = ((args.runs / name).absolute() for name in ('whole', 'killed'))
     subprocess.run(command(whole, args.steps, args.every), cwd=ROOT, check=True)
@@ -120,9 +122,9 @@ def main() -> None:
         f'{args.kills} kills ({dict(moments)}): {same} of {len(pairs)} arrays are the same bits, '
         f'metrics {"the same" if results[0] == results[1] else "differ"}'
     )
-    if args.json:
-        record = {'kills': kills, 'arrays': len(pairs), 'same': same, 'metrics': results}
-        args.json.write_text(json.dumps(record, indent=2) + '\n')
+    about['device'] = jax.devices()[0].device_kind
+    record = {'kills': kills, 'arrays': len(pairs), 'same': same, 'metrics': results}
+    write_json(args.json, about | record)
     if same < len(pairs) or results[0] != results[1]:
         sys.exit('the killed run ended otherwise')
 

@@ -8,7 +8,6 @@ Prints Markdown; exits with 1 if a model fits in none of them.
 """
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
@@ -17,8 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from benchmarks.environment import describe, write_json
 from benchmarks.paper_videos import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -118,18 +116,13 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the plans to this file as well')
     args = parser.parse_args()
     models = {(f'--config={args.config}',): ['-']} if args.config else list_models()
-    about = {
-        'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-        'jax': jax.__version__,
-        'topology': args.topology,
-    }
+    about = describe('libtpu') | {'topology': args.topology}
     print(f'| {" | ".join(HEAD)} |\n|{"---|" * len(HEAD)}')
     plans = []
     for flags, tables in models.items():
         plans.append({'tables': tables, **find_plan(flags, args.topology)})
         print(format_row(plans[-1], tables), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps({**about, 'plans': plans}, indent=2) + '\n')
+        write_json(args.json, {**about, 'plans': plans})
     if not all(plan['fits'] for plan in plans):
         sys.exit(1)
 

@@ -8,12 +8,13 @@ multiple of the unit, to be one of the devices that share it.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.environment import describe, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path)
     parser.add_argument('flags', nargs='+')
     args = parser.parse_args()
+    about = describe('libtpu')
     tried: dict[int, tuple[bool, float]] = {}
 
     def fits(units: int) -> bool:
@@ -75,17 +77,16 @@ def main() -> None:
         f'{args.topology}: {largest * args.unit} is the largest batch; '
         f'{more * args.unit} is {"accepted" if fits(more) else "refused"}'
     )
-    if args.json:
-        record = {
-            'topology': args.topology,
-            'flags': args.flags,
-            'largest': largest * args.unit,
-            'tried': [
-                {'batch_size': n * args.unit, 'fits': fit, 'seconds': round(seconds, 1)}
-                for n, (fit, seconds) in sorted(tried.items())
-            ],
-        }
-        args.json.write_text(json.dumps(record, indent=2) + '\n')
+    record = {
+        'topology': args.topology,
+        'flags': args.flags,
+        'largest': largest * args.unit,
+        'tried': [
+            {'batch_size': n * args.unit, 'fits': fit, 'seconds': round(seconds, 1)}
+            for n, (fit, seconds) in sorted(tried.items())
+        ],
+    }
+    write_json(args.json, about | record)
 
 
 if __name__ == '__main__':

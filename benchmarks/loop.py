@@ -9,8 +9,6 @@ the end are left out.
 """
 
 import argparse
-import json
-import platform
 import random
 import statistics
 import tempfile
@@ -20,6 +18,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.environment import describe, write_json
 from configs import digits
 from trainers import train as loop
 from trainers.evaluators import make_evaluators
@@ -68,21 +67,32 @@ class Alternation:
         return time.perf_counter() - start
 
 
-def measure(workdir: Path) -> Alternation:
+def measure(workdir: Path, steps: int = STEPS) -> Alternation:
     """One run; the block behind the last call is not counted, as the run's end follows it."""
     config = digits.get_config()
-    config.total_steps = STEPS + BLOCK
+    config.total_steps = steps + BLOCK
     config.eval_every_epochs = 0.0
+    config.schedule.warmup_epochs = 0.0  # which may be no longer than the run
     experiment = make_experiment(config)
     made = Alternation(experiment)
     loop.make_train_step = lambda experiment: made
-    loop.train(experiment, make_evaluators(experiment), open_workdir(workdir))
+    try:
+        loop.train(experiment, make_evaluators(experiment), open_workdir(workdir))
+    finally:
+        loop.make_train_step = make_train_step
     return made
 
 
 def overhead(blocks: list[tuple[float, float]]) -> float:
     in_loop, bare = (sum(seconds) for seconds in zip(*blocks, strict=True))
     return in_loop / bare - 1
+
+
+def interval(pairs: list[tuple[float, float]]) -> list[float]:
+    """The 95 % interval of the overhead, by resampling blocks."""
+    rng = random.Random(0)
+    draws = [overhead(rng.choices(pairs, k=len(pairs))) for _ in range(1000)]
+    return statistics.quantiles(draws, n=40)[::38]
 
 
 def main() -> None:
@@ -92,6 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     hush_libtpu()
     keep_freed_memory()  # as main.py does
+    about = describe() | {'device': jax.devices()[0].device_kind}
     runs = []
     for number in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -104,23 +115,19 @@ def main() -> None:
             flush=True,
         )
     pairs = [pair for run in runs for pair in run['blocks_s']]
-    rng = random.Random(0)
-    draws = [overhead(rng.choices(pairs, k=len(pairs))) for _ in range(1000)]
-    low, high = statistics.quantiles(draws, n=40)[::38]
+    low, high = interval(pairs)
     result = {
         'steps': STEPS,
         'block': BLOCK,
         'overhead': overhead(pairs),
         'interval_95': [low, high],
         'runs': runs,
-        'versions': {'jax': jax.__version__, 'python': platform.python_version()},
     }
     print(
         f'overhead of the loop in {STEPS} steps: {result["overhead"]:+.1%}, all {args.rounds} runs '
         f'together (95 % interval {low:+.1%} to {high:+.1%}, by resampling blocks)'
     )
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+    write_json(args.json, about | result)
 
 
 if __name__ == '__main__':

@@ -9,10 +9,7 @@ time; `cold` they are not, and come from the disk. The rest of a clip's way, dec
 """
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import describe, write_json
 from benchmarks.films import FPS, FRAMES, films, write_prepared
 from datasets.clips import Clip
 from datasets.videos import PreparedVideos, open_set
@@ -83,9 +81,9 @@ def main() -> None:
     parser.add_argument('--frames', type=int, nargs='+', default=[4, 8, 16, 32, 250])
     parser.add_argument('--videos', type=int, default=16)
     parser.add_argument('--rounds', type=int, default=20)
-    parser.add_argument('--machine', default=f'{os.cpu_count()} {platform.machine()} cores')
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
+    about = describe('array_record')
     made = [(f'{number:05}', number, frames) for number, frames in enumerate(films(args.videos))]
     with tempfile.TemporaryDirectory(dir='.') as name:  # /tmp may be no disk
         folders = {}
@@ -98,10 +96,7 @@ def main() -> None:
         print(
             '{frames_per_record:15} {mb_read:11.2f} {warm_ms:10.2f} {cold_ms:10.2f}'.format(**row)
         )
-    if args.json:
-        date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        about = {'machine': args.machine, 'date': date, 'python': platform.python_version()}
-        args.json.write_text(json.dumps({**about, 'rows': rows}, indent=1) + '\n')
+    write_json(args.json, {**about, 'rows': rows})
 
 
 if __name__ == '__main__':

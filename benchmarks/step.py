@@ -18,12 +18,10 @@ of the device: arguments, results and temporaries.
 """
 
 import argparse
-import datetime
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.environment import describe, write_json
 from configs.common import default_model, parse_arg
 from token_learner.build import Model, build_model, replace_settings
 from token_learner.counting import count
@@ -59,24 +58,46 @@ class Step(NamedTuple):
 
 def make_step(model: Model, images: jax.Array, mode: str) -> Step:
     """Compiles a step of a model on images or clips."""
-    variables = dict(jax.jit(without_scan(model).init)(jax.random.key(0), images[:1]))
-    variables.pop('intermediates', None)
-
-    def apply(variables: Any, images: jax.Array, **options: Any) -> Any:
-        if model.scan:
-            variables = stack_layers(variables, model)
-        return model.apply(variables, images, **options)
-
     if mode == 'forward':
-        forward = jax.jit(apply).lower(variables, images).compile()
+        variables = initialize(model, images)
+        forward = jax.jit(partial(apply_model, model)).lower(variables, images).compile()
         return Step(lambda: forward(variables, images), memory_of(forward))
 
+    step, state = make_train(model, images)
+    train = step.lower(state, images).compile()
+
+    def run() -> Any:
+        nonlocal state
+        state, value = train(state, images)
+        return value
+
+    return Step(run, memory_of(train))
+
+
+def initialize(model: Model, images: jax.Array) -> dict[str, Any]:
+    """Variables of a model, layer by layer: any numbers, as its own take long to compile."""
+    shapes = dict(jax.eval_shape(without_scan(model).init, jax.random.key(0), images[:1]))
+    shapes.pop('intermediates', None)
+    rng = np.random.default_rng(0)  # nothing below 0, as there are variances
+    return jax.tree.map(lambda x: jnp.asarray(rng.uniform(0, 0.05, x.shape), x.dtype), shapes)
+
+
+def apply_model(model: Model, variables: Any, images: jax.Array, **options: Any) -> Any:
+    """Applies a model to variables that are kept layer by layer."""
+    if model.scan:
+        variables = stack_layers(variables, model)
+    return model.apply(variables, images, **options)
+
+
+def make_train(model: Model, images: jax.Array) -> tuple[Any, Any]:
+    """A train step that is not compiled yet, jit(state, images) -> state, loss, and its state."""
+    variables = initialize(model, images)
     optimizer = optax.adamw(1e-3, weight_decay=0.05)
     labels = jnp.arange(len(images)) % CLASSES
 
     def loss(params: Any, mutable: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-        variables = {'params': params, **mutable}
-        out, mutable = apply(variables, images, train=True, mutable=list(mutable))
+        variables, kept = {'params': params, **mutable}, list(mutable)
+        out, mutable = apply_model(model, variables, images, train=True, mutable=kept)
         out = out.astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean(), mutable
 
@@ -88,15 +109,7 @@ def make_step(model: Model, images: jax.Array, mode: str) -> Step:
         return (optax.apply_updates(params, updates), mutable, opt_state), value
 
     params = variables.pop('params')
-    state = (params, variables, jax.jit(optimizer.init)(params))
-    train = jax.jit(step, donate_argnums=0).lower(state, images).compile()
-
-    def run() -> Any:
-        nonlocal state
-        state, value = train(state, images)
-        return value
-
-    return Step(run, memory_of(train))
+    return jax.jit(step, donate_argnums=0), (params, variables, jax.jit(optimizer.init)(params))
 
 
 def memory_of(program: Any) -> int:
@@ -249,25 +262,17 @@ def main() -> None:
             parse_model(spec, args.dtype, input_shape(args))
     except (TypeError, ValueError) as error:
         parser.error(str(error))
-    device = jax.devices()[0]
-    about = {
-        'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-        'device': device.device_kind,
-        'machine': platform.machine(),
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'arguments': {k: v for k, v in vars(args).items() if k != 'json'},
-    }
-    print(', '.join(f'{k} {v}' for k, v in about.items() if k != 'arguments'))
+    device = jax.devices()[0].device_kind
+    arguments = {k: v for k, v in vars(args).items() if k != 'json'}
+    about = describe() | {'device': device, 'arguments': arguments}
+    print(f'{device}, {about["machine"]}, jax {about["packages"]["jax"]}')
     frames = '' if args.frames is None else f'{args.frames} frames, '
     print(f'{frames}{args.res} pixels, batch {args.batch}, {args.dtype}\n')
     results = []
     for mode in args.modes:
         results.append(compare(args, mode))
         print_mode(results[-1], unit(args))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**about, 'results': results}, indent=2) + '\n')
+    write_json(args.json, {**about, 'results': results})
 
 
 if __name__ == '__main__':

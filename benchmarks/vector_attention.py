@@ -17,10 +17,7 @@ clock and multiprocessor. The clock is the greatest one that nvidia-smi gives.
 """
 
 import argparse
-import datetime
-import json
 import math
-import platform
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -31,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.environment import describe, write_json
 from benchmarks.interleaved import Run, measure, ratio
 from token_learner.vector_attention import vector_attention
 from trainers.memory import keep_freed_memory
@@ -251,15 +249,10 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
-    about = {
-        'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-        'device': jax.devices()[0].device_kind,
-        'machine': platform.machine(),
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'arguments': {k: v for k, v in vars(args).items() if k != 'json'},
-    }
-    print(', '.join(f'{k} {v}' for k, v in about.items() if k != 'arguments'))
+    device = jax.devices()[0].device_kind
+    arguments = {k: v for k, v in vars(args).items() if k != 'json'}
+    about = describe() | {'device': device, 'arguments': arguments}
+    print(f'{device}, {about["machine"]}, jax {about["packages"]["jax"]}')
     size = args.batch, args.tokens, args.channels
     print('batch {}, {} tokens, {} channels, float32, forward and backward\n'.format(*size))
     compared = compare(*size, args.rounds)
@@ -271,11 +264,8 @@ def main() -> None:
     print(f'the fastest time grows as n^{time:.2f}, memory as n^{memory:.2f}\n')
     interpolated = interpolate(*size, args.rounds, args.nodes)
     print_interpolated(interpolated)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {**about, 'forms': compared, 'growth': growth, 'growth_powers': powers}
-        result['chebyshev'] = interpolated
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+    result = {**about, 'forms': compared, 'growth': growth, 'growth_powers': powers}
+    write_json(args.json, {**result, 'chebyshev': interpolated})
 
 
 if __name__ == '__main__':

@@ -188,12 +188,15 @@ def _decode_jpeg(
         'buffer': _scratch(3 * size[0] * size[1]),
     }
     try:
-        return simplejpeg.decode_jpeg(data, strict=strict, **options)
+        try:
+            return simplejpeg.decode_jpeg(data, strict=strict, **options)
+        except ValueError as error:
+            # Bytes between the image and its end mark do no harm, and some cameras leave them.
+            if 'extraneous bytes' not in str(error):
+                raise
+            return simplejpeg.decode_jpeg(data, strict=False, **options)
     except ValueError as error:
-        # Bytes between the image and its end mark do no harm, and some cameras leave them.
-        if 'extraneous bytes' not in str(error):
-            raise Unreadable(f'damaged JPEG file: {error}') from error
-    return simplejpeg.decode_jpeg(data, strict=False, **options)
+        raise Unreadable(f'damaged JPEG file: {error}') from error
 
 
 def _scratch(count: int) -> np.ndarray | None:

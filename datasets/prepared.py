@@ -299,4 +299,4 @@ def text(value: bytes | str | int) -> str:
 
 
 def _version(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split('.') if part.isdigit())
+    return tuple(int(part) for part in name.split('.') if part.isdecimal())

@@ -105,16 +105,19 @@ def open_set(folder: Path) -> PreparedSet | None:
         return None
     if not (found / 'manifest.json').is_file():
         raise ValueError(f'{found} has no manifest.json; name a set of python -m datasets.prepare')
-    manifest = json.loads((found / 'manifest.json').read_text())
-    names = tuple((found / 'vocabulary.txt').read_text().splitlines())
+    try:
+        manifest = json.loads((found / 'manifest.json').read_text())
+        names = tuple((found / 'vocabulary.txt').read_text().splitlines())
+        name, per_record = f'{manifest["name"]}_{manifest["fps"]}fps', manifest['frames_per_record']
+        annotated = {k: v['annotated'] for k, v in manifest['splits'].items() if v['readable']}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{found} has a damaged manifest.json or vocabulary.txt; prepare it again'
+        ) from error
     splits = {
-        split: PreparedVideos(
-            found, split, Labels(names), manifest['frames_per_record'], counts['annotated']
-        )
-        for split, counts in manifest['splits'].items()
-        if counts['readable']
+        split: PreparedVideos(found, split, Labels(names), per_record, count)
+        for split, count in annotated.items()
     }
-    name = f'{manifest["name"]}_{manifest["fps"]}fps'
     return PreparedSet(name, found, manifest, names, splits)
 
 
@@ -148,8 +151,10 @@ class PreparedVideos:
         """
         instructions = tfds.builder_from_directory(folder).info.splits[split].file_instructions
         self._records = Records(grain.sources.ArrayRecordDataSource(instructions))
-        index = np.load(folder / f'{split}.index.npy')
-        self._first, self.num_frames = index.T
+        try:
+            self._first, self.num_frames = np.load(folder / f'{split}.index.npy').T
+        except (EOFError, ValueError) as error:  # empty, a pickle, or of another shape
+            raise ValueError(f'{folder}/{split}.index.npy is damaged; prepare it again') from error
         self.num_annotated = num_annotated
         self._labels, self._per_record = labels, frames_per_record
         records = -(-self.num_frames // frames_per_record)

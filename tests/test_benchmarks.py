@@ -182,7 +182,7 @@ def test_input_compares_configs(tmp_path, config, unit, others):
     status, _, err = run(*command, *small)
     assert status == 0, err
     made = json.loads((tmp_path / 'input.json').read_text())
-    assert {'machine', 'date', 'python', 'jax', 'program'} <= set(made)
+    assert {'machine', 'date', 'python', 'packages', 'program'} <= set(made)
     first, *rest = made['results'][0]['tasks']
     assert len(rest) == (unit == 'clips')
     assert set(first['ours_as_fast_as']) == set(others)

@@ -89,7 +89,8 @@ GRAMMAR = (
 )
 _PATTERN = re.compile(
     r'(?P<video>ViViT-)?(?P<size>[A-Za-z]+)/(?P<patch>\d+)(x(?P<tubelet>\d+))?(\+(?P<extra>\d+))?'
-    r'(-(?P<pool>pool)?(?P<count>\d+)(?P<at>(at\d+)+))?(?P<fuser>-fuser)?'
+    r'(-(?P<pool>pool)?(?P<count>\d+)(?P<at>(at\d+)+))?(?P<fuser>-fuser)?',
+    re.ASCII,
 )
 _BOTTLENECK = re.compile(
     r'X2plus1D-(?P<backbone>[A-Za-z]+)(:(?P<layers>[a-z0-9_]+?)(x(?P<replaced>0|[1-9][0-9]*))?)?'

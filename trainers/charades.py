@@ -108,7 +108,7 @@ def read_videos(path: Path) -> tuple[Annotated, ...]:
     twice = dict.fromkeys(annotations.duplicates['test'], 'annotated twice')
     if wrong := {**annotations.refused['test'], **twice}:
         id, reason = next(iter(wrong.items()))
-        raise ValueError(f'{path} has the video {id}: {reason}; give the file as published')
+        raise ValueError(f'{path} has the video {id!r}: {reason}; give the file as published')
     return annotations.videos['test']
 
 

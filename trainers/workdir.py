@@ -106,13 +106,20 @@ def record_run(workdir: Path, config: Mapping[str, Any]) -> None:
     write_json(
         workdir / 'environment.json',
         {
-            'revision': _revision(),
-            'python': platform.python_version(),
-            'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+            **versions(),
             'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
             'processes': jax.process_count(),
         },
     )
+
+
+def versions() -> dict[str, Any]:
+    """The git revision and the versions of Python and of packages."""
+    return {
+        'revision': _revision(),
+        'python': platform.python_version(),
+        'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def _revision() -> str | None:

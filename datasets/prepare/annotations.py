@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,8 @@ def _rows(file: _File, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, s
             where = f'{file.path}:{reader.line_num}'
             if None in row.values():
                 raise ValueError(f'{where} has fewer columns than the header; get the file again')
+            if None in row:
+                raise ValueError(f'{where} has more columns than the header; get the file again')
             yield where, row
     except csv.Error as error:
         raise ValueError(f'{file.path}:{reader.line_num + 1} is no CSV: {error}') from error
@@ -244,9 +247,13 @@ def _split_of_file(file: _File) -> str:
 
 
 def _seconds(text: str, where: str) -> int:
-    if not _NUMBER.fullmatch(text):
+    if not _is_number(text):
         raise ValueError(f'{where} has the time {text!r}; use seconds')
     return int(float(text))
+
+
+def _is_number(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text))
 
 
 def _charades(file: _File) -> Iterator[_Row]:
@@ -262,7 +269,7 @@ def _charades(file: _File) -> Iterator[_Row]:
 
 def _action(text: str) -> Named:
     code, *times = text.split(' ')
-    if len(times) != 2 or not all(map(_NUMBER.fullmatch, times)):
+    if len(times) != 2 or not all(map(_is_number, times)):
         raise ValueError(f'its action {text!r} is not CLASS START END')
     if code not in CHARADES_CODES:
         first, last = CHARADES_CODES[0], CHARADES_CODES[-1]
@@ -279,9 +286,20 @@ def _avid(file: _File) -> Iterator[_Row]:
     if not isinstance(pairs, tuple) or not all(isinstance(label, str) for _, label in pairs):
         raise ValueError(f'{file.path} is not {{"NAME.mp4": "LABEL"}}; give such a file')
     for name, label in pairs:
+        if not _is_text(name + label):
+            raise ValueError(f'{file.path}: {name!r} or its label {label!r} is no text; mend it')
         stem, dot, extension = name.rpartition('.')
         id = stem if f'{dot}{extension}'.lower() in EXTENSIONS else name
         yield Annotated(id, split, label), _refusal(id, label, f'{file.path}: {name!r}')
+
+
+def _is_text(text: str) -> bool:
+    """JSON may name halves of characters, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refusal(id: str, label: str | None, where: str) -> str | None:
