@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,17 +14,17 @@ import pytest
 
 from token_learner import build_model
 from token_learner.maps import apply_with_maps
-from trainers.checks import check_model
+from trainers.checkpoints import open_checkpoints
+from trainers.checks import check_data, check_model
 from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 from trainers.export import export
 from trainers.plan import abstract_batch
 from trainers.predict import predict_files
-from trainers.results import count_example
-from trainers.state import abstract_state
-from trainers.step import train_step
-from trainers.train import train
+from trainers.sharding import put_batch
+from trainers.state import abstract_state, create_state
+from trainers.step import make_train_step, train_step
 from trainers.visualize import visualize
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'extending.md').read_text()
@@ -47,24 +49,36 @@ def folder(tmp_path_factory):
 
 
 def read_config(path, arg):
-    """As main.py reads it, by its path; two steps of it."""
+    """As main.py reads it, by its path."""
     spec = importlib.util.spec_from_file_location('read_config', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(arg)
-    config.total_steps, config.schedule.warmup_epochs = 2, 0.0
-    return config
+    return module.get_config(arg)
 
 
 def digits(arg):
     return read_config(Path(__file__).parents[1] / 'configs' / 'digits.py', arg)
 
 
-def train_two_steps(config, workdir):
-    experiment = make_experiment(config.lock())
+def train_two_steps(config, workdir=None):
+    """The loop's own step on its own batches; a checkpoint in the workdir."""
+    experiment = make_experiment(config.lock(), devices=jax.devices()[:1])
     check_model(experiment)
     evaluators = make_evaluators(experiment)
-    return experiment, evaluators, train(experiment, evaluators, workdir)
+    check_data(experiment, evaluators)
+    state, step = create_state(experiment), make_train_step(experiment)
+    before = jax.device_get(state.params)
+    with closing(experiment.train_batches()) as batches:
+        for _ in range(2):
+            state, sums = step(state, put_batch(next(batches), experiment.mesh))
+    assert float(sums['n']) == config.batch_size
+    moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), before, dict(state.params))
+    assert sum(x > 0 for x in jax.tree.leaves(moved)) > 10
+    if workdir:
+        with open_checkpoints(workdir, experiment) as checkpoints:
+            checkpoints.save(2, state)
+            checkpoints.finish()
+    return experiment, evaluators, state
 
 
 def test_the_page_has_the_examples():
@@ -78,10 +92,8 @@ def test_a_tokenizer_trains_is_counted_drawn_and_exported(tmp_path):
     exec(SNIPPETS[0], {})
     config = digits('model=mini/7-4at2')
     config.model.tokenizer = SLOTS
-    experiment, evaluators, results = train_two_steps(config, tmp_path)
-    assert results['steps'] == 2
-    plain = make_experiment(digits('model=mini/7').lock())
-    assert results['gflops'] < count_example(plain).gflops
+    experiment, evaluators, state = train_two_steps(config, tmp_path)
+    assert state.params['encoder']['tokenizer_2']['queries'].shape == (4, 64)
     assert visualize(experiment, evaluators, tmp_path, count=2).stat().st_size > 1000
     path = export(experiment, tmp_path) / 'model.safetensors'
     assert list(predict_files(path, [])) == []
@@ -111,11 +123,11 @@ def test_a_tokenizer_goes_into_a_bottleneck_model():
     )
 
 
-def test_a_dataset_trains(folder, tmp_path):
+def test_a_dataset_trains_and_is_evaluated(folder):
     config = read_config(folder / 'experiments' / 'small_digits_config.py', 'model=mini/8-2at2')
-    experiment, _, results = train_two_steps(config, tmp_path)
-    assert results['metrics']['small_digits/test/top1']['n'] == 297
-    assert results['resolution'] == 16
+    experiment, evaluators, state = train_two_steps(config)
+    metrics = evaluators['test'](state)
+    assert metrics['small_digits/test/top1'].n == 297
     dataset = experiment.data.dataset
     assert len(dataset.split('train')) == 1500
     example = dataset.split('test')[0]
@@ -125,26 +137,24 @@ def test_a_dataset_trains(folder, tmp_path):
 
 @pytest.fixture(scope='module')
 def teacher(folder):
-    config = digits('model=mini/7')
-    experiment, _, _ = train_two_steps(config, folder / 'teacher')
+    experiment, _, _ = train_two_steps(digits('model=mini/7'), folder / 'teacher')
     export(experiment, folder / 'teacher')
     return experiment
 
 
-def test_a_task_trains_and_measures(folder, teacher, tmp_path):
-    config = read_config(folder / 'experiments' / 'distill_config.py', 'model=mini/7-2at2')
-    experiment, _, results = train_two_steps(config, tmp_path)
-    found = results['metrics']['digits/test/teacher/agreement']
-    assert found['n'] == 1000
-    assert 0 <= found['value'] <= 1
-    assert 'digits/test/loss' in results['metrics']
+def test_a_task_trains_and_measures(folder, teacher):
+    path = folder / 'experiments' / 'distill_config.py'
+    experiment, evaluators, state = train_two_steps(read_config(path, 'model=mini/7-2at2'))
+    found = evaluators['agreement'](state)['digits/test/teacher/agreement']
+    assert found.n == 1000
+    assert 0 <= found.value <= 1
     assert experiment.probabilities == 'softmax'
-    batch = abstract_batch(experiment)
     for changes in ({'mixup': 0.2}, {'microbatches': 2}):
-        config = read_config(folder / 'experiments' / 'distill_config.py', 'model=mini/7-2at2')
+        config = read_config(path, 'model=mini/7-2at2')
         config.update(changes)
         other = make_experiment(config)
-        jax.eval_shape(lambda s, other=other: train_step(other, s, batch), abstract_state(other))
+        batch, state = abstract_batch(other), abstract_state(other)
+        jax.eval_shape(partial(train_step, other), state, batch)
 
 
 def test_the_loss_is_least_where_the_student_is_the_teacher(folder, teacher):

