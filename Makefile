@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BEAM_READY := $(BEAM)/.ready
 
-.PHONY: demo demo-video ablation bench test lint audit format lock clean
+.PHONY: demo demo-video ablation bench test test-all lint audit format docs lock clean
 
 # Trains a plain ViT and a TokenLearner ViT on the digits and sets them side by side.
 demo: $(READY)
@@ -50,6 +50,10 @@ audit: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The docs as a site, in site/index.html.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # One resolution for every Python from 3.11 on; `make lock UPGRADE=--upgrade` takes newer versions.
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 \

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from token_learner.attention import check_attention
 from token_learner.build_bottleneck import build_x2plus1d
-from token_learner.checks import check_choice, check_keys, refuse_unused
+from token_learner.checks import accepted, check_choice, check_keys, find, refuse_unused
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.encoder import REMAT, Factory
 from token_learner.fuser import TokenFuser
@@ -24,9 +25,6 @@ from token_learner.vivit import ViViT
 from token_learner.x2plus1d import X2plus1D
 
 Model = ViT | X2plus1D
-
-TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'merge')
-FUSERS = ('token_fuser', 'unpool', 'reprojection')
 
 # Settings under which the same parameters are the same model: how it starts and computes, and
 # regularisation.
@@ -113,12 +111,13 @@ def build_vit(
         num_classes: number of outputs.
         tokenizer: what makes the S tokens of `-SatK`: 'token_learner', or an alternative that
             the paper compares with, 'grid' (`GridSplit`), 'dense' (`DenseTokens`) or
-            'pooled_dense' (`PooledDenseTokens`), or 'merge' (`TokenMerging`).
+            'pooled_dense' (`PooledDenseTokens`), or 'merge' (`TokenMerging`); or
+            'MODULE:CLASS', one of your own.
         version: of TokenLearner, 'v1.0' (what the paper's counts used) or 'v1.1'.
         pooling: of TokenLearner, 'sum' or 'mean'.
         activation: of v1.1's maps, 'softmax' (None too) or 'sigmoid', which v1.0's are.
         fuser: what `-fuser` is: 'token_fuser', or an alternative that the paper compares with,
-            'unpool' (`Unpool`) or 'reprojection' (`Reprojection`).
+            'unpool' (`Unpool`) or 'reprojection' (`Reprojection`); or 'MODULE:CLASS'.
         mix_scope: of TokenFuser, 'frame' or 'clip'.
         beta: of TokenFuser, 'linear' or 'mlp'.
         fuser_norm: of TokenFuser, 'none', 'grid' or 'full'.
@@ -198,8 +197,8 @@ def _check_parts(
     mixing: Mapping[str, Any],
 ) -> None:
     """Refuses what is unknown, does not go together, or does nothing."""
-    check_choice('tokenizer', tokenizer, TOKENIZERS)
-    check_choice('fuser', fuser, FUSERS)
+    find('tokenizer', tokenizer, TOKENIZERS, nn.Module)
+    find('fuser', fuser, FUSERS, nn.Module)
     if spec.tokens is None:
         _refuse_unused(f'{text}; add -SatK', tokenizer=tokenizer, **learner)
     if not spec.fuser:
@@ -238,16 +237,13 @@ def _reductions(
         return tuple((spec.at[i], partial(SpatialPooling, spec.pool, places)) for i, places in left)
     if spec.tokens is None:
         return ()
+    factory = find('tokenizer', tokenizer, TOKENIZERS, nn.Module)
+    settings = {**learner, **numerics} if tokenizer == 'token_learner' else numerics
+    make = partial(factory, spec.tokens, **accepted(factory, settings))
+    make()  # so that a bad setting is told now and not when the model is traced
     if tokenizer == 'merge':
-        return tuple((spec.at[i], partial(TokenMerging, spec.tokens, places)) for i, places in left)
-    factories: dict[str, Factory] = {
-        'token_learner': partial(_token_learner, spec.tokens, **learner, **numerics),
-        'grid': partial(GridSplit, spec.tokens),
-        'dense': partial(DenseTokens, spec.tokens, dtype=numerics['dtype']),
-        'pooled_dense': partial(PooledDenseTokens, spec.tokens, **numerics),
-    }
-    factories[tokenizer]()  # so that a bad setting is told now and not when the model is traced
-    return ((spec.at[0], factories[tokenizer]),)
+        return tuple((spec.at[i], partial(make, places=places)) for i, places in left)
+    return ((spec.at[0], make),)
 
 
 def _token_learner(
@@ -275,13 +271,30 @@ def _token_learner(
     )
 
 
+# What makes the tokens: called with their number, and those of dropout and dtype that it takes.
+TOKENIZERS: Mapping[str, Factory] = {
+    'token_learner': _token_learner,
+    'grid': GridSplit,
+    'dense': DenseTokens,
+    'pooled_dense': PooledDenseTokens,
+    'merge': TokenMerging,
+}
+
+# What writes tokens back: called with those of heads, mlp_dim, attention, dropout and dtype that it
+# takes.
+FUSERS: Mapping[str, Factory] = {
+    'token_fuser': TokenFuser,
+    'unpool': Unpool,
+    'reprojection': Reprojection,
+}
+
+
 def _fuser(kind: str, size: Size, mixing: Mapping[str, Any], shared: Mapping[str, Any]) -> Factory:
-    norm, numerics = mixing['fuser_norm'], {k: shared[k] for k in ('dropout', 'dtype')}
-    finer = {k: v for k, v in mixing.items() if k != 'fuser_norm'}
-    factories: dict[str, Factory] = {
-        'token_fuser': partial(TokenFuser, norm=norm, **finer, **numerics),
-        'unpool': Unpool,
-        'reprojection': partial(Reprojection, size.heads, size.mlp_dim, **shared),
-    }
-    factories[kind]()
-    return factories[kind]
+    factory = find('fuser', kind, FUSERS, nn.Module)
+    settings = {'heads': size.heads, 'mlp_dim': size.mlp_dim, **shared}
+    if kind == 'token_fuser':
+        finer = {key: value for key, value in mixing.items() if key != 'fuser_norm'}
+        settings |= {'norm': mixing['fuser_norm'], **finer}
+    make = partial(factory, **accepted(factory, settings))
+    make()
+    return make

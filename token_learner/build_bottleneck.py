@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from token_learner.attention import Attention, check_attention
-from token_learner.checks import check_choice, refuse_unused
+from token_learner.checks import accepted, check_choice, find, refuse_unused
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.fuser import TokenFuser
 from token_learner.pooling import GridSplit
@@ -26,7 +27,6 @@ from token_learner.tokenizer import TokenLearner
 from token_learner.vector_transformer import PriorAttention, VectorTransformer
 from token_learner.x2plus1d import Layers, X2plus1D
 
-TOKENIZERS = ('token_learner', 'grid', 'dense', 'pooled_dense', 'none')
 TRANSFORMERS = ('vector', 'mhsa', 'prior')
 FUSERS = ('token_fuser', 'broadcast')
 
@@ -69,7 +69,8 @@ def build_x2plus1d(
         num_tokens: S of `tl`.
         tokenizer: of `tl`: 'token_learner', of one 3x3 convolution, or an alternative of Sec.
             6.3.3: 'grid' (`GridSplit`), 'dense' (`DenseTokens`), 'pooled_dense'
-            (`PooledDenseTokens`); or 'none', each position being a token.
+            (`PooledDenseTokens`); or 'MODULE:CLASS', one of your own; or 'none', each position
+            being a token.
         pooling: of TokenLearner, 'mean' as the paper writes it or 'sum'. With sums, which ViTs
             have, the logits of the vector attention are thousands of times larger.
         transformer: of the last layer, if that is `tl`, `temporal` or `joint`: 'vector'
@@ -90,7 +91,7 @@ def build_x2plus1d(
     parsed = parse_spec(spec)
     assert isinstance(parsed, BottleneckSpec)
     check_choice('composition', composition, tuple(COMPOSITIONS))
-    check_choice('tokenizer', tokenizer, TOKENIZERS)
+    find('tokenizer', tokenizer, TOKENIZERS, nn.Module)
     check_choice('fuser', fuser, FUSERS)
     if transformer is not None:
         check_choice('transformer', transformer, TRANSFORMERS)
@@ -176,18 +177,24 @@ def _transformers(
     return factories
 
 
+# As in `token_learner.build`; None has each position as a token.
+TOKENIZERS: Mapping[str, Factory | None] = {
+    'token_learner': partial(TokenLearner, num_convs=1, norm=False),
+    'grid': GridSplit,
+    'dense': DenseTokens,
+    'pooled_dense': PooledDenseTokens,
+    'none': None,
+}
+
+
 def _tokenizer(kind: str, num_tokens: int, pooling: str, dtype: Any) -> Factory | None:
-    learner = partial(TokenLearner, num_convs=1, norm=False, pooling=pooling)
-    factories: dict[str, Factory | None] = {
-        'token_learner': partial(learner, num_tokens, dtype=dtype),
-        'grid': partial(GridSplit, num_tokens),
-        'dense': partial(DenseTokens, num_tokens, dtype=dtype),
-        'pooled_dense': partial(PooledDenseTokens, num_tokens, dtype=dtype),
-        'none': None,
-    }
-    if factory := factories[kind]:
-        factory()  # so that a bad setting is told now and not when the model is traced
-    return factory
+    factory = find('tokenizer', kind, TOKENIZERS, nn.Module)
+    if factory is None:
+        return None
+    settings = {'pooling': pooling} if kind == 'token_learner' else {}
+    make = partial(factory, num_tokens, **accepted(factory, {'dtype': dtype, **settings}))
+    make()  # so that a bad setting is told now and not when the model is traced
+    return make
 
 
 def _fuser(kind: str, tokenizer: str, parts: Mapping[str, Any], dtype: Any) -> Factory:

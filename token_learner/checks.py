@@ -1,15 +1,53 @@
 """Checks of plain arguments, with messages that say what to do."""
 
 import difflib
+import importlib
 import inspect
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f'{name}={value!r} is not known; use one of {", ".join(choices)}')
+
+
+def find(name: str, value: Any, table: Mapping[str, T], base: type | None = None) -> T:
+    """What a table has for `value`; of 'MODULE:OBJECT' the object, imported from there.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        table: by the names of what there is.
+        base: of what an imported object has to be a class; None for any object.
+
+    Raises:
+        ValueError: if there is no such name, module or object, or it is no such class.
+    """
+    if value in table:
+        return table[value]
+    if not isinstance(value, str) or ':' not in value:
+        raise ValueError(f'{name}={value!r} is not known; use one of {", ".join(table)}')
+    module, _, attribute = value.partition(':')
+    try:
+        found: T = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f'{name}={value!r} cannot be imported ({error}); name an object that is there as '
+            'MODULE:OBJECT'
+        ) from error
+    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f'{name}={value!r} is no class of {base.__name__}; name one')
+    return found
+
+
+def accepted(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a function has parameters for."""
+    parameters = inspect.signature(function).parameters
+    return {key: value for key, value in settings.items() if key in parameters}
 
 
 def check_positive(name: str, value: int) -> None:

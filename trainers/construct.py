@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from token_learner.checks import check_keys
+from token_learner.checks import check_keys, find
 
 T = TypeVar('T')
 
@@ -55,9 +55,13 @@ def construct(
 def construct_named(
     table: Mapping[str, Callable[..., T]], settings: Mapping[str, Any], where: str, **given: Any
 ) -> T:
-    """As `construct`, the function being `table[settings['name']]`."""
+    """As `construct`, the function being what the table has for `settings['name']`.
+
+    A name 'MODULE:OBJECT' is a function or class of one's own, which is imported.
+    """
     rest = dict(settings)
-    name = rest.pop('name', None)
-    if name not in table:
-        raise UserError(f'{where}.name={name!r} is not known; use one of {", ".join(table)}')
-    return construct(table[name], rest, where, **given)
+    try:
+        function = find(f'{where}.name', rest.pop('name', None), table)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return construct(function, rest, where, **given)

@@ -164,6 +164,17 @@ class Experiment:
         """The same of one to evaluate on."""
         return self._shape(self.data.eval_resolution)
 
+    @property
+    def probabilities(self) -> str:
+        """How logits are read, a key of `trainers.loss.PROBABILITIES`: as the loss does.
+
+        With a loss of one's own 'softmax' where each example has one label, else 'sigmoid'.
+        """
+        name: str = self.config['loss']['name']
+        if name in LOSSES:
+            return name
+        return 'softmax' if self.data.dataset.max_labels is None else 'sigmoid'
+
     def _shape(self, side: int) -> tuple[int, ...]:
         time = () if self.clip is None else (self.clip.frames,)
         return *time, side, side, self.data.dataset.channels

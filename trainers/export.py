@@ -33,7 +33,8 @@ class Exported(NamedTuple):
     Attributes:
         variables: path -> array, float32; see `token_learner.variables`.
         about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
-            `std`, `clip` (of videos), `eval_geometry` and `loss`, as in the config, and the `step`.
+            `std`, `clip` (of videos) and `eval_geometry`, as in the config, `loss`, which is
+            `Experiment.probabilities`, and the `step`.
     """
 
     variables: dict[str, np.ndarray]
@@ -78,7 +79,7 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         'std': data.std,
         'clip': config['clip'],
         'eval_geometry': config['eval_geometry'],
-        'loss': config['loss']['name'],
+        'loss': experiment.probabilities,
         'step': int(state.step),
         'label_names': data.dataset.label_names,
     }

@@ -58,7 +58,8 @@ def mix(
     wide = own.reshape(-1, *[1] * (images.ndim - 1))
 
     def mixed(logits: Float[Array, 'b classes'], batch: Batch) -> Float[Array, 'b']:
-        other = {key: partner(batch[key]) for key in ('label', 'labels') if key in batch}
+        read = ('label', 'labels', 'image', 'video')
+        other = {key: partner(batch[key]) for key in read if key in batch}
         return own * loss(logits, batch) + (1 - own) * loss(logits, other)
 
     return wide * images + (1 - wide) * partner(images), mixed

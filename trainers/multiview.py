@@ -153,7 +153,7 @@ class MultiView:
         """Scores of each clip [b, classes], merged over its crops, and what the clip is."""
         experiment = self._experiment
         logits = compute_crop_logits(experiment, state, batch)
-        probs = PROBABILITIES[experiment.config['loss']['name']](logits)
+        probs = PROBABILITIES[experiment.probabilities](logits)
         merged = {'logits': logits.mean(axis=1), 'probs': probs.mean(axis=1)}
         if 'max' in self._reductions:
             merged |= {'max': logits.max(axis=1)}

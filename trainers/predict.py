@@ -37,7 +37,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     first = evaluators.first
     names = experiment.data.dataset.label_names
 
-    probabilities = PROBABILITIES[experiment.config['loss']['name']]
+    probabilities = PROBABILITIES[experiment.probabilities]
     step = jax.jit(
         lambda state, batch: probabilities(compute_logits(experiment, state, batch)),
         out_shardings=replicated(experiment.mesh),
