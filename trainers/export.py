@@ -33,7 +33,8 @@ class Exported(NamedTuple):
     Attributes:
         variables: path -> array, float32; see `token_learner.variables`.
         about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
-            `std`, `clip` (of videos), `eval_geometry` and `loss`, as in the config, and the `step`.
+            `std`, `clip` and `fps` (of videos), `eval_geometry` and `loss`, as in the config, and
+            the `step`.
     """
 
     variables: dict[str, np.ndarray]
@@ -77,6 +78,7 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         'mean': data.mean,
         'std': data.std,
         'clip': config['clip'],
+        'fps': data.dataset.fps,
         'eval_geometry': config['eval_geometry'],
         'loss': config['loss']['name'],
         'step': int(state.step),
