@@ -23,11 +23,12 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 
 DPI = 100
-TIMES = 8  # columns of a grid over time; of more times as many are drawn, evenly spread
+COLUMNS = 8  # of a grid over time; of more frames as many are drawn, evenly spread
 
 _LONG, _SMALL = 104, 76  # pixels of a cell's longer side, of images and of clips
 _GAP, _MARGIN = 6, 12  # pixels
 _BAR = 96  # pixels to the right, of the scale
+_LEAST = 520  # pixels of a figure's width, for its title
 _HEAT = 0.65  # opacity of a map over the grey picture
 _FONT = 9  # points
 _LINE = 15  # pixels from a line of text to the next
@@ -44,7 +45,8 @@ def draw_maps(
     """A grid of each token's map over the picture, in grey; each map has a scale of its own.
 
     Of images a row is an image, and a column a token. Of clips a row is a token, and a column a
-    time; each clip has a block of rows. Of a clip the scale of a map is that of all its times.
+    frame, up to eight of them; each clip has a block of rows. Of a clip the scale of a map is that
+    of all its times.
 
     Args:
         pixels: [b, H, W, channels] or clips [b, T, H, W, channels], uint8, one or three channels.
@@ -63,12 +65,12 @@ def draw_maps(
         cells = _Cells(pixels[:, None], maps, cell, _LONG)
         return _Sheet([cells.by_token(0)], [''], _wrapped(captions), cells.heads, title).figure
     cells = _Cells(pixels, maps, cell, _SMALL)
-    t, first = maps.shape[1], cells.frames
-    times = np.unique(np.linspace(0, t - 1, min(t, TIMES)).round().astype(int)).tolist()
-    heads = [f'frame {k * first + 1}' for k in times]
-    if len(times) < t:
-        title = f'{title}; {len(times)} of {t} times'
-    blocks = [cells.over_time(i, times) for i in range(len(pixels))]
+    count = cells.frames * maps.shape[1]
+    frames = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
+    heads = [f'frame {k + 1}' for k in frames]
+    if len(frames) < count:
+        title = f'{title}; {len(frames)} of {count} frames'
+    blocks = [cells.over_time(i, frames) for i in range(len(pixels))]
     return _Sheet(blocks, captions, cells.heads, heads, title).figure
 
 
@@ -95,7 +97,7 @@ def animate_maps(
         [height, width, 3] uint8, both even.
     """
     _check(clips, maps, captions)
-    cells = _Cells(clips, maps, cell, _LONG)
+    cells = _Cells(clips, maps, cell, _SMALL)
     sheet = _Sheet([cells.by_token(0)], [''], _wrapped(captions), cells.heads, title)
     canvas = FigureCanvasAgg(sheet.figure)
     for frame in range(cells.frames * maps.shape[1]):
@@ -114,8 +116,10 @@ def write_animation(frames: Sequence[np.ndarray], fps: int, *files: Path) -> Non
     """
     for file in files:
         if file.suffix == '.gif':
-            first, *others = (Image.fromarray(f).quantize(128) for f in frames)
-            kept = {'save_all': True, 'loop': 0, 'disposal': 1}
+            first, *others = (
+                Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames
+            )
+            kept: dict[str, Any] = {'save_all': True, 'loop': 0, 'disposal': 1}
             first.save(file, append_images=others, duration=round(1000 / fps), **kept)
         else:
             _write_mp4(frames, fps, file)
@@ -177,9 +181,9 @@ class _Cells:
         """[b, 1 + s, height, width, 3]: a row an example, at a frame."""
         return np.stack([self._row(i, frame) for i in range(len(self._clips))])
 
-    def over_time(self, example: int, times: Sequence[int]) -> np.ndarray:
-        """[1 + s, times, height, width, 3]: a column a time, at its first frame."""
-        return np.stack([self._row(example, k * self.frames) for k in times], axis=1)
+    def over_time(self, example: int, frames: Sequence[int]) -> np.ndarray:
+        """[1 + s, frames, height, width, 3]: a column a frame."""
+        return np.stack([self._row(example, frame) for frame in frames], axis=1)
 
     def _row(self, example: int, frame: int) -> np.ndarray:
         height, width = self._size
@@ -228,19 +232,19 @@ class _Sheet:
         height, width = tiled[0].shape[:2]
         step = np.array(blocks[0].shape[2:4]) + _GAP
         left = _MARGIN + max(_text_width(name) for row in rows for name in row.split('\n')) + 8
-        self._width = _even(left + width + _BAR)
-        lines = textwrap.wrap(title, max(24, int((self._width - 2 * _MARGIN) / 6.6)))
-        heading = _LINE + 6 if any(headings) else 0
-        top = _MARGIN + 18 * len(lines) + _LINE + 6
-        each = heading + height + _GAP
-        self._height = _even(top + len(tiled) * each + _MARGIN)
+        self._width = _even(max(_LEAST, left + width + _BAR))
+        lines = textwrap.wrap(title, int((self._width - 2 * _MARGIN) / 7.6))
+        heading = _LINE + 8 if any(headings) else 0
+        top = _MARGIN + 19 * len(lines) + heading + _LINE + 4
+        each = height + heading + _GAP
+        self._height = _even(top + len(tiled) * each - heading + _MARGIN)
         self.figure = Figure(figsize=(self._width / DPI, self._height / DPI), dpi=DPI)
         for k, line in enumerate(lines):
-            self._write(_MARGIN, _MARGIN + 18 * k + 8, line, size=11)
+            self._write(_MARGIN, _MARGIN + 19 * k + 6, line, size=11)
         self._shown = []
         for k, (picture, name) in enumerate(zip(tiled, headings, strict=True)):
-            down = top + k * each + heading
-            self._write(left, down - _LINE - 6 - (_LINE if k == 0 else 0), name, weight='bold')
+            down = top + k * each
+            self._write(left, down - heading / 2 - (0 if k else _LINE + 2), name, weight='bold')
             axes = self._axes(left, down, width, height)
             self._shown.append(axes.imshow(picture, interpolation='nearest', aspect='auto'))
             axes.set_axis_off()
@@ -249,8 +253,8 @@ class _Sheet:
                 self._write(left - 8, middle, row, ha='right')
         for j, column in enumerate(columns):
             middle = left + j * step[1] + (step[1] - _GAP) / 2
-            self._write(middle, top + heading - 10, column, ha='center')
-        self._scale(left + width + 14, top + heading, min(height, 240))
+            self._write(middle, top - 9, column, ha='center')
+        self._scale(left + width + 14, top, min(height, 240))
 
     def show(self, blocks: Sequence[np.ndarray]) -> None:
         """Puts other cells of the same shape in their place."""
@@ -301,7 +305,7 @@ def _text_width(text: str) -> float:
     if not text:
         return 0.0
     size = _FONT * DPI / 72
-    return float(TextPath((0, 0), text.replace('$', 'S'), size=size).get_extents().width)
+    return 1.06 * float(TextPath((0, 0), text.replace('$', 'S'), size=size).get_extents().width)
 
 
 def _even(length: float) -> int:

@@ -88,19 +88,19 @@ def visualize(
         UserError: if there is no checkpoint, no such layer, not as many tokens, or an example
             cannot be read.
     """
-    state, data = restore_trained(workdir, experiment), experiment.data
+    dataset, split, of_clips = experiment.data.dataset, evaluators.first.split, experiment.clip
+    if files:
+        dataset, split = _open(files, dataset.label_names, of_clips is not None, dataset.fps), SPLIT
+    state = restore_trained(workdir, experiment)
     trained = Trained(
         model=without_scan(experiment.model),
         variables=state.variables,
         settings=experiment.model_settings,
         preprocess=experiment.preprocess,
         shape=experiment.eval_input_shape,
-        label_names=data.dataset.label_names,
+        label_names=dataset.label_names,
         step=int(state.step),
     )
-    dataset, split = data.dataset, evaluators.first.split
-    if files:
-        dataset, split = _open(files, trained, dataset.fps), SPLIT
     examples = experiment.eval_examples(dataset, split)
     if not files:
         count = min(count or (_CLIPS if dataset.videos else _IMAGES), len(examples))
@@ -141,7 +141,8 @@ def visualize_export(
         label_names=about['label_names'],
         step=about['step'],
     )
-    dataset = _open(files, trained, about['fps'] if about['clip'] else None)
+    fps = about['fps'] if about['clip'] else None
+    dataset = _open(files, trained.label_names, bool(about['clip']), fps)
     geometry = construct_named(GEOMETRIES, about['eval_geometry'], 'eval_geometry', size=side)
     examples: Examples
     if about['clip']:
@@ -152,9 +153,9 @@ def visualize_export(
     return _draw(trained, examples, len(examples), folder, layer, tokens)
 
 
-def _open(files: Sequence[Path], trained: Trained, fps: int | None) -> Dataset:
+def _open(files: Sequence[Path], names: Sequence[str], videos: bool, fps: int | None) -> Dataset:
     try:
-        return open_files(files, trained.label_names, videos=trained.model.of_clips, fps=fps)
+        return open_files(files, names, videos=videos, fps=fps)
     except ValueError as error:
         raise UserError(f'{error}; name files that the model can take') from error
 
@@ -174,19 +175,20 @@ def _draw(
     apply = jax.jit(partial(apply_with_maps, trained.model))
     shown = trained.preprocess(jnp.asarray(clips))
     logits, found = jax.device_get(apply(trained.variables, shown))
-    name, maps = _choose(trained, found, layer)
-    s = maps.shape[2]
-    if tokens is not None and not 1 <= tokens <= s:
-        raise UserError(f'--tokens={tokens} of layer {name}, which has {s}; use 1 to {s}')
-    which = f'the first {tokens} of {s} tokens' if tokens and tokens < s else f'the {s} tokens'
     spec = trained.settings['spec']
-    title = f'{spec} after {trained.step:,} steps: where {which} of layer {name} look'
+    if not found:
+        raise UserError(
+            f'{spec} with tokenizer={trained.settings["tokenizer"]!r} has no maps to draw; use a '
+            'spec with -SatK, or of X2plus1D with tl, and TokenLearner'
+        )
+    maps, what = choose_maps(found, layer, tokens)
+    title = f'{spec} after {trained.step:,} steps: where {what} look'
     of_clips = trained.model.of_clips
     captions = [
         _caption(sample, trained.label_names, int(k), ', ' if of_clips else '\n')
         for sample, k in zip(samples, logits.argmax(-1), strict=True)
     ]
-    return _write(clips, maps[:, :, :tokens], captions, title, trained.model.cell, folder)
+    return _write(clips, maps, captions, title, trained.model.cell, folder)
 
 
 def _write(
@@ -215,21 +217,28 @@ def _write(
     return gif
 
 
-def _choose(
-    trained: Trained, found: Mapping[Any, np.ndarray], layer: str | None
-) -> tuple[str, np.ndarray]:
-    """A layer by its name, and its maps."""
+def choose_maps(
+    found: Mapping[Any, np.ndarray], layer: str | None, tokens: int | None
+) -> tuple[np.ndarray, str]:
+    """The maps that are drawn, and what is said of them.
+
+    Args:
+        found: by layer, [b, t, s, h, w].
+        layer: one of them; None is the first.
+        tokens: how many of s, the first ones; None is all.
+
+    Raises:
+        UserError: if there is no such layer, or not as many tokens.
+    """
     maps = {str(key): value for key, value in found.items()}
-    if not maps:
-        spec, tokenizer = (trained.settings[key] for key in ('spec', 'tokenizer'))
-        raise UserError(
-            f'{spec} with tokenizer={tokenizer!r} has no maps to draw; use a spec with -SatK, or '
-            'of X2plus1D with tl, and TokenLearner'
-        )
     name = next(iter(maps)) if layer is None else layer
     if name not in maps:
         raise UserError(f'--layer={name} has no maps; use one of {", ".join(maps)}')
-    return name, maps[name]
+    s = maps[name].shape[2]
+    if tokens is not None and not 1 <= tokens <= s:
+        raise UserError(f'--tokens={tokens} of layer {name}, which has {s}; use 1 to {s}')
+    which = f'the {s} tokens' if tokens in (None, s) else f'the first {tokens} of {s} tokens'
+    return maps[name][:, :, :tokens], f'{which} of layer {name}'
 
 
 def _read(examples: Examples, places: np.ndarray) -> Iterator[tuple[Sample, np.ndarray]]:
