@@ -66,11 +66,15 @@ def test_several_labels_train_and_evaluate(tmp_path):
     assert 0.2 < metrics['moving_digits/test/map@2x1_max']['value'] < 0.5  # near 2 of 8, by chance
 
 
-def test_the_export_takes_clips_and_predicts_the_same(trained, tmp_path):
+@pytest.fixture(scope='module')
+def exported(trained):
+    return export(*trained[:2])
+
+
+def test_the_export_takes_clips_and_predicts_the_same(trained, exported, tmp_path):
     experiment, workdir, _ = trained
-    evaluators = make_evaluators(experiment)
+    evaluators, folder = make_evaluators(experiment), exported
     lines = predict(experiment, evaluators, workdir).read_text().splitlines()
-    folder = export(experiment, workdir)
     assert {path.name for path in folder.iterdir()} == {
         *('model.safetensors', 'program.jax_export', 'labels.txt')
     }
@@ -98,8 +102,8 @@ def film(path, frames, fps):
         container.mux(stream.encode())
 
 
-def test_video_files_are_drawn_as_the_split_would_be(trained, tmp_path):
-    experiment, workdir, _ = trained
+def test_video_files_are_drawn_as_the_split_would_be(trained, exported, tmp_path):
+    experiment = trained[0]
     dataset, path = experiment.data.dataset, tmp_path / 'seven.mp4'
     video = dataset.split('test').read(7, range(32))
     film(path, [np.repeat(frame, 3, axis=-1) for frame in video.frames], dataset.fps)
@@ -111,7 +115,7 @@ def test_video_files_are_drawn_as_the_split_would_be(trained, tmp_path):
     assert pixels[1].std() > 20
     assert np.abs(to_channels(pixels[0], 1).astype(int) - pixels[1]).mean() < 3  # two codecs
 
-    weights = workdir / 'export' / 'model.safetensors'
+    weights = exported / 'model.safetensors'
     gif = visualize_export(weights, [path, path], tmp_path, layer='2', tokens=1)
     assert {file.name for file in tmp_path.glob('attention_maps.*')} == {
         f'attention_maps.{ending}' for ending in ('gif', 'mp4', 'png')
