@@ -24,8 +24,9 @@ from matplotlib.ticker import MaxNLocator
 from trainers.results import Results, read_results
 from trainers.workdir import whole_lines
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without black and yellow.
-COLORS = ('#0072b2', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9')
+# Okabe and Ito's colours, which the colour-blind can tell apart, without black and yellow; the blue
+# is lighter than theirs, for dark pages.
+COLORS = ('#2b83c6', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9')
 MARKERS = 'osD^vP<X>d'
 
 # What panels of curves are called, in their order; other measures follow by their own names.

@@ -27,7 +27,7 @@ from trainers.workdir import whole_lines, writing
 
 _INK = '#0b0c0d'  # of lines and letters in plots; becomes the page's own, light or dark
 _SHARES = ('top1', 'top5', 'map', 'wap', 'mean_class')  # metrics that are shown in percent
-_COUNTS = ('n', 'annotated', 'readable', 'scored', 'classes')
+_COUNTS = ('annotated', 'readable', 'scored', 'classes')  # of videos, and their classes
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #5d6672; --line: #d9dde3;
@@ -180,10 +180,15 @@ def _tiles(metrics: Mapping[str, tuple[Any, Any, int]], results: Mapping[str, An
         if (speed := results['examples_per_s']) is not None:
             tiles.append((f'{speed:,.0f}', 'examples a second, training'))
     cells = (
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(of)}</span></div>'
+        f'<div class="tile"><b>{escape(value)}</b><span>{_breakable(escape(of))}</span></div>'
         for value, of in tiles
     )
     return f'<div class="tiles">{"".join(cells)}</div>' if tiles else ''
+
+
+def _breakable(name: str) -> str:
+    """A metric's name, to be broken where its parts meet."""
+    return name.replace('/', '/<wbr>').replace('@', '<wbr>@')
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -233,6 +238,7 @@ def _results(metrics: Mapping[str, tuple[Any, Any, int]], results: Mapping[str, 
     rows = [
         (name, _shown(name, value), '' if n is None else f'{n:,.0f}', f'{step:,}')
         for name, (value, n, step) in metrics.items()
+        if measure_of(name) not in _COUNTS
     ]
     table = _table(('metric', 'value', 'n', 'step'), rows, numbers=(1, 2, 3)) if rows else ''
     if not results:
@@ -281,7 +287,7 @@ def _left_out(
         if logged:
             rows.append((text, f'{sum(logged):,.0f}'))
     for name, (value, _, _) in _final(workdir, results, lines).items():
-        if measure_of(name) in ('annotated', 'readable', 'scored'):
+        if measure_of(name) in _COUNTS:
             rows.append((name, f'{value:,.0f}'))
     table = _table(('what', 'how many'), rows, numbers=(1,)) if rows else ''
     stopped = _read(workdir / 'nonfinite.json')
