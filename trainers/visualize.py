@@ -88,9 +88,9 @@ def visualize(
         UserError: if there is no checkpoint, no such layer, not as many tokens, or an example
             cannot be read.
     """
-    dataset, split, of_clips = experiment.data.dataset, evaluators.first.split, experiment.clip
+    dataset, split = experiment.data.dataset, evaluators.first.split
     if files:
-        dataset, split = _open(files, dataset.label_names, of_clips is not None, dataset.fps), SPLIT
+        dataset, split = _open(files, dataset.label_names, dataset.videos, dataset.fps), SPLIT
     state = restore_trained(workdir, experiment)
     trained = Trained(
         model=without_scan(experiment.model),
