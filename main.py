@@ -1,6 +1,7 @@
 """Trains, evaluates, predicts with, looks at and exports one experiment.
 
     python main.py --config=configs/digits.py:model=mini/4-8at2 --workdir=DIR --mode=train
+    python main.py --config=... --workdir=DIR --mode=visualize [FILE...]
     python main.py --mode=predict --weights=DIR/export/model.safetensors IMAGE...
 
 A key of the config is overridden by --config.key=value. Exit status: 0 done; 1 input that
@@ -24,7 +25,9 @@ config_flags.DEFINE_config_file('config', None, 'File of the config, with :ARGUM
 flags.DEFINE_string('workdir', None, 'Folder of checkpoints, metrics, results and pictures.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_string('evaluator', None, 'With --mode=eval: one of config.evaluators, else all.')
-flags.DEFINE_string('weights', None, 'With --mode=predict: a model.safetensors of --mode=export.')
+flags.DEFINE_string('weights', None, 'Instead of a config: a model.safetensors of --mode=export.')
+flags.DEFINE_string('layer', None, 'With --mode=visualize: whose maps; the first by default.')
+flags.DEFINE_integer('tokens', None, 'With --mode=visualize: how many; all by default.')
 flags.DEFINE_string('topology', None, 'With --mode=plan: the machine, such as v5e:16x16 or cpu:8.')
 flags.DEFINE_string('json', None, 'With --mode=plan: a file for the plan as JSON.')
 flags.DEFINE_string('compilation_cache', None, 'Folder of compiled programs, used again.')
@@ -106,19 +109,19 @@ def run(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     try:
         if FLAGS.weights is not None:
-            from trainers.launch import predict_images
+            from trainers.launch import launch_export
 
-            if FLAGS['config'].value or FLAGS.workdir or FLAGS.evaluator:
-                raise UserError('--weights goes with images alone; leave out the other flags')
-            predict_images(FLAGS.mode, FLAGS.weights, argv[1:])
+            if FLAGS['config'].value or FLAGS.evaluator:
+                raise UserError('--weights goes with files alone; leave out the other flags')
+            names = ('weights', 'mode', 'workdir', 'layer', 'tokens')
+            launch_export(files=argv[1:], **{name: FLAGS[name].value for name in names})
             return 0
-        if argv[1:]:
-            raise UserError(f'{argv[1]!r} is not a flag; write --flag=value')
         keep_freed_memory()
         if FLAGS.mode != 'plan':
             join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         names = ('mode', 'workdir', 'evaluator', 'topology', 'json', 'compilation_cache')
-        launch(FLAGS.config, **{name: FLAGS[name].value for name in names})
+        names += ('layer', 'tokens')
+        launch(FLAGS.config, files=argv[1:], **{name: FLAGS[name].value for name in names})
     except (UserError, OSError) as error:
         return fail(error, str(error))
     except KeyboardInterrupt:  # before training, or a second time

@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.demo import command, measure_steps, run
 from datasets.moving_digits import load_moving_digits
+from trainers.plots import Point, plot_flops, save
 
 
 @dataclass(frozen=True)
@@ -244,31 +245,14 @@ def table(study: Study, rows: list[Row], epochs: float, seeds: list[int]) -> str
 
 def plot(study: Study, rows: list[Row], path: Path) -> None:
     """The measure against GFLOPs: a point a model, a line from the worst to the best seed."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout='constrained')
-    for i, row in enumerate(rows):
-        color = plt.get_cmap('tab20')(i)
-        low, high = row.accuracy - min(row.accuracies), max(row.accuracies) - row.accuracy
-        axes.errorbar(
-            1000 * row.gflops,
-            row.accuracy,
-            [[low], [high]],
-            fmt='o^sDv<>pPX*hd'[i % 13],
-            color=color,
-            capsize=3,
-            label=row.variant.name,
-        )
-    axes.set_xlabel(f'MFLOPs of one {study.example}')
-    axes.set_ylabel(f'{study.measure}, % (mean, worst and best seed)')
-    axes.set_title(f'{study.title}, {rows[0].examples:,} for the test')
-    axes.grid(alpha=0.3)
-    axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    points = [Point(row.variant.name, row.gflops, row.accuracies) for row in rows]
+    figure = plot_flops(
+        points,
+        f'{study.measure}, % (mean, worst and best seed)',
+        title=f'{study.title}, {rows[0].examples:,} for the test',
+        example=study.example,
+    )
+    save(figure, path)
 
 
 def carry_out(study: Study, args: argparse.Namespace) -> None:

@@ -159,4 +159,5 @@ def load_moving_digits(data_dir: str, *, several: bool = False) -> Dataset:
         },
         max_labels=MAX_MOTIONS if several else None,
         videos=True,
+        fps=FPS,
     )

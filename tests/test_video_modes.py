@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ from safetensors.numpy import load_file
 
 from benchmarks.paper_tables import read_run
 from configs import moving_digits
+from datasets.files import SPLIT, open_files
 from trainers.checkpoints import restore_trained
 from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 from trainers.export import export
-from trainers.predict import predict, predict_files
+from trainers.predict import predict, predict_files, to_channels
 from trainers.train import train
-from trainers.visualize import visualize
+from trainers.visualize import visualize, visualize_export
 
 
 def small(several=False, **changes):
@@ -64,11 +66,15 @@ def test_several_labels_train_and_evaluate(tmp_path):
     assert 0.2 < metrics['moving_digits/test/map@2x1_max']['value'] < 0.5  # near 2 of 8, by chance
 
 
-def test_the_export_takes_clips_and_predicts_the_same(trained, tmp_path):
+@pytest.fixture(scope='module')
+def exported(trained):
+    return export(*trained[:2])
+
+
+def test_the_export_takes_clips_and_predicts_the_same(trained, exported, tmp_path):
     experiment, workdir, _ = trained
-    evaluators = make_evaluators(experiment)
+    evaluators, folder = make_evaluators(experiment), exported
     lines = predict(experiment, evaluators, workdir).read_text().splitlines()
-    folder = export(experiment, workdir)
     assert {path.name for path in folder.iterdir()} == {
         *('model.safetensors', 'program.jax_export', 'labels.txt')
     }
@@ -84,6 +90,38 @@ def test_the_export_takes_clips_and_predicts_the_same(trained, tmp_path):
         )
     with pytest.raises(UserError, match='is of a model of videos; predict with --workdir'):
         next(predict_files(folder / 'model.safetensors', [tmp_path / 'any.png']))
+
+
+def film(path, frames, fps):
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=fps, options={'crf': '4'})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
+        container.mux(stream.encode())
+
+
+def test_video_files_are_drawn_as_the_split_would_be(trained, exported, tmp_path):
+    experiment = trained[0]
+    dataset, path = experiment.data.dataset, tmp_path / 'seven.mp4'
+    video = dataset.split('test').read(7, range(32))
+    film(path, [np.repeat(frame, 3, axis=-1) for frame in video.frames], dataset.fps)
+    opened = open_files([path], dataset.label_names, videos=True, fps=dataset.fps)
+    found, split = (experiment.eval_examples(*of) for of in ((opened, SPLIT), (dataset, 'test')))
+    pixels = [np.empty(examples.shape, np.uint8) for examples in (found, split)]
+    for out, examples, row in zip(pixels, (found, split), (0, 7), strict=True):
+        examples.sample(row, (0,)).draw(out)
+    assert pixels[1].std() > 20
+    assert np.abs(to_channels(pixels[0], 1).astype(int) - pixels[1]).mean() < 3  # two codecs
+
+    weights = exported / 'model.safetensors'
+    gif = visualize_export(weights, [path, path], tmp_path, layer='2', tokens=1)
+    assert {file.name for file in tmp_path.glob('attention_maps.*')} == {
+        f'attention_maps.{ending}' for ending in ('gif', 'mp4', 'png')
+    }
+    with Image.open(gif) as animation:
+        assert animation.n_frames == 4
 
 
 def test_maps_are_drawn_over_the_frames_of_clips(trained):

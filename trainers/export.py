@@ -33,7 +33,7 @@ class Exported(NamedTuple):
     Attributes:
         variables: path -> array, float32; see `token_learner.variables`.
         about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
-            `std`, `clip` (of videos) and `eval_geometry`, as in the config, `loss`, which is
+            `std`, `clip`, `fps` (of videos) and `eval_geometry`, as in the config, `loss`, which is
             `Experiment.probabilities`, and the `step`.
     """
 
@@ -78,6 +78,7 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         'mean': data.mean,
         'std': data.std,
         'clip': config['clip'],
+        'fps': data.dataset.fps,
         'eval_geometry': config['eval_geometry'],
         'loss': experiment.probabilities,
         'step': int(state.step),

@@ -27,13 +27,18 @@ def launch(
     topology: str | None = None,
     json: str | None = None,
     compilation_cache: str | None = None,
+    layer: str | None = None,
+    tokens: int | None = None,
+    files: Sequence[str] = (),
 ) -> None:
-    """Does one mode of main.py; the arguments are its flags.
+    """Does one mode of main.py; the arguments are its flags, and the files behind them.
 
     Raises:
         UserError: if the input cannot be used, or a plan does not fit.
         Interrupted: if training was stopped by a signal.
     """
+    if mode != 'visualize':
+        check_unused(mode, layer, tokens, files)
     if compilation_cache is not None:  # all processes may share it
         jax.config.update('jax_compilation_cache_dir', compilation_cache)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -71,20 +76,56 @@ def launch(
     else:
         from trainers.visualize import visualize  # matplotlib is slow to load
 
-        visualize(experiment, evaluators, folder)
+        paths = [Path(name) for name in files]
+        visualize(experiment, evaluators, folder, paths, layer=layer, tokens=tokens)
 
 
-def predict_images(mode: str, weights: str, images: Sequence[str]) -> None:
-    """Prints the likeliest classes of files of images.
+def check_unused(
+    mode: str, layer: str | None, tokens: int | None, files: Sequence[str] = ()
+) -> None:
+    """Refuses what only pictures take.
+
+    Raises:
+        UserError: if anything of it is given.
+    """
+    if files:
+        raise UserError(f'{files[0]!r} is not a flag; write --flag=value')
+    if layer is not None or tokens is not None:
+        raise UserError(f'--layer and --tokens do nothing in --mode={mode}; leave them out')
+
+
+def launch_export(
+    weights: str,
+    mode: str,
+    files: Sequence[str],
+    workdir: str | None = None,
+    layer: str | None = None,
+    tokens: int | None = None,
+) -> None:
+    """Does a mode of main.py with exported weights and files.
+
+    With `predict` it prints the likeliest classes of images, with `visualize` it draws where the
+    tokens look, into the workdir or else the current folder.
 
     Raises:
         UserError: if a file cannot be read, or the mode is another.
     """
-    if mode != 'predict':
-        raise UserError('--weights is for --mode=predict; leave it out')
-    if not images:
-        raise UserError('--weights needs images; name their files behind the flags')
-    for path, found in predict_files(Path(weights), [Path(name) for name in images]):
+    if mode not in ('predict', 'visualize'):
+        raise UserError('--weights is for --mode=predict or visualize; leave it out')
+    if not files:
+        raise UserError('--weights needs files; name them behind the flags')
+    paths = [Path(name) for name in files]
+    if mode == 'visualize':
+        from trainers.visualize import visualize_export  # matplotlib is slow to load
+
+        log_to_terminal()
+        folder = open_workdir(Path(workdir or '.'))
+        visualize_export(Path(weights), paths, folder, layer=layer, tokens=tokens)
+        return
+    check_unused(mode, layer, tokens)
+    if workdir is not None:
+        raise UserError('--workdir does nothing beside --weights here; leave it out')
+    for path, found in predict_files(Path(weights), paths):
         print(path)
         for name, probability in found.items():
             print(f'  {probability:7.2%}  {name}')

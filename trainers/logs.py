@@ -15,6 +15,7 @@ from clu import metric_writers
 
 from trainers.processes import is_first
 from trainers.step import Sums
+from trainers.workdir import whole_lines
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
-        kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start_step]
+        kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= start_step]
         draft = path.with_suffix('.tmp')
         draft.write_text(''.join(kept))
         draft.replace(path)
@@ -62,13 +63,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 def was_logged(workdir: Path, step: int, wanted: Callable[[str], bool]) -> bool:
     """Whether metrics.jsonl has, at a step, a value whose name is wanted."""
-    lines = map(json.loads, _whole_lines(workdir / 'metrics.jsonl'))
+    lines = map(json.loads, whole_lines(workdir / 'metrics.jsonl'))
     return any(line['step'] == step and any(map(wanted, line)) for line in lines)
-
-
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith('}\n')]
 
 
 class _Lenient:
@@ -129,14 +125,16 @@ class Window:
     def fetch(self) -> dict[str, float]:
         """Means over the window, and its speed; waits for the device.
 
-        Means are over the examples of the steps with an update; without any there are none.
+        Means are over the examples of the steps with an update; without any there are none. `n` is
+        the number of these examples, and `unreadable` of those that could not be read.
         """
         sums = jax.device_get([sums for _, sums in self._sums])
         total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
         n, skipped = total.pop('n'), total.pop('skipped')
         now = time.perf_counter()
         scalars = {f'train/{name}': value / n for name, value in total.items() if n}
-        scalars |= {'train/n': n, 'train/skipped_steps': skipped}
+        unreadable = (len(sums) - skipped) * self._batch_size - n
+        scalars |= {'train/n': n, 'train/unreadable': unreadable, 'train/skipped_steps': skipped}
         scalars['train/data_wait_ms'] = 1000 * self._waited_s / len(sums)
         if self._start is not None:
             self._speeds.append(len(sums) * self._batch_size / (now - self._start))

@@ -91,8 +91,14 @@ def predict_files(
             pixels = geometry(path.read_bytes(), (0,))
         except (OSError, Unreadable) as error:
             raise UserError(f'{path} cannot be read: {error}; name a file of an image') from error
-        if about['channels'] == 1:
-            pixels = pixels.mean(axis=-1, keepdims=True).round().astype(np.uint8)
+        pixels = to_channels(pixels, about['channels'])
         scores = np.asarray(PROBABILITIES[about['loss']](logits(variables, pixels[None])[0]))
         best = np.argsort(-scores, kind='stable')[:count]
         yield path, {names[k]: float(scores[k]) for k in best}
+
+
+def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Colours as grey where a model has one channel: [..., 3] to [..., channels] uint8."""
+    if channels == 1 and pixels.shape[-1] == 3:
+        return pixels.mean(axis=-1, keepdims=True).round().astype(np.uint8)
+    return pixels

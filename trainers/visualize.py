@@ -1,7 +1,8 @@
-"""Pictures of where each token looks: of images a PNG, of clips an animated GIF."""
+"""Where the tokens of a trained model look, over examples of a split or any files."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,154 +10,256 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.figure import Figure
 
-from datasets.dataset import Unreadable
-from datasets.examples import Sample
+from datasets.clips import Clip, EvalClips, Views
+from datasets.dataset import Dataset, Unreadable
+from datasets.examples import Examples, Images, Sample
+from datasets.files import SPLIT, open_files
+from datasets.geometry import GEOMETRIES
+from token_learner.build import Model, build_model
 from token_learner.layers import without_scan
 from token_learner.maps import apply_with_maps
+from token_learner.variables import unflatten_variables
+from trainers.augment import Preprocess
 from trainers.checkpoints import restore_trained
-from trainers.construct import UserError
+from trainers.construct import UserError, construct, construct_named
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
+from trainers.export import read_export
+from trainers.pictures import animate_maps, draw_maps, write_animation
+from trainers.predict import to_channels
 
 log = logging.getLogger(__name__)
 
-GIF_FPS = 6
+FPS = 6  # of animations
+_IMAGES, _CLIPS = 10, 8  # examples that are drawn by default
+_ROWS = 32  # of a grid over time; of more clips the first ones are drawn
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what goes with it.
+
+    Attributes:
+        model: without scan.
+        variables: its parameters and running statistics.
+        settings: `config.model`.
+        preprocess: from uint8 to its input.
+        shape: of one example, [h, w, channels] or [t, h, w, channels].
+        label_names: of the classes.
+        step: that it was trained to.
+    """
+
+    model: Model
+    variables: Any
+    settings: Mapping[str, Any]
+    preprocess: Preprocess
+    shape: tuple[int, ...]
+    label_names: Sequence[str]
+    step: int
 
 
 def visualize(
-    experiment: Experiment, evaluators: Evaluators, workdir: Path, count: int | None = None
+    experiment: Experiment,
+    evaluators: Evaluators,
+    workdir: Path,
+    files: Sequence[Path] = (),
+    *,
+    layer: str | None = None,
+    tokens: int | None = None,
+    count: int | None = None,
 ) -> Path:
-    """Draws attention_maps.png, of videos attention_maps.gif: some examples and their maps.
+    """Draws attention_maps.png, and of clips .gif and .mp4: examples and their maps.
 
     Args:
         experiment: of the model.
-        evaluators: the first one's split is drawn from.
-        workdir: of the checkpoint; the picture is written there too.
+        evaluators: the first one's split is drawn from where no files are given.
+        workdir: of the checkpoint; the pictures are written there too.
+        files: images or videos, drawn as they would be evaluated.
+        layer: whose maps are drawn, by default the first that has some.
+        tokens: how many, the first ones; by default all.
         count: images (by default 10) or videos (8), spread evenly over the split; of a video the
             clip in the middle.
 
     Returns:
-        The picture's path.
+        The path of attention_maps.png, or of the .gif.
 
     Raises:
-        UserError: if there is no checkpoint, the model has no TokenLearner, or one of the examples
+        UserError: if there is no checkpoint, no such layer, not as many tokens, or an example
             cannot be read.
     """
+    dataset, split = experiment.data.dataset, evaluators.first.split
+    if files:
+        dataset, split = _open(files, dataset.label_names, dataset.videos, dataset.fps), SPLIT
     state = restore_trained(workdir, experiment)
-    examples = experiment.eval_examples(experiment.data.dataset, evaluators.first.split)
-    count = min(count or (10 if experiment.clip is None else 8), len(examples))
-    rows = (np.arange(count) * 2 + 1) * len(examples) // (2 * count)
-    try:
-        samples = [examples.sample(int(i), (0,)) for i in rows]
-        pixels = np.stack([draw(sample, examples.shape) for sample in samples])
-    except Unreadable as error:
-        raise UserError(f'an example cannot be read: {error}; mend the data') from error
-
-    pixels = pixels.reshape(count, *experiment.eval_input_shape)
-    apply = jax.jit(partial(apply_with_maps, without_scan(experiment.model)))
-    shown = experiment.preprocess(jnp.asarray(pixels))
-    logits, maps = jax.device_get(apply(state.variables, shown))
-    if not maps:
-        spec, tokenizer = (experiment.model_settings[k] for k in ('spec', 'tokenizer'))
-        raise UserError(
-            f'{spec} with tokenizer={tokenizer!r} has no maps to draw; use a spec with -SatK, or '
-            'of X2plus1D with tl, and TokenLearner'
-        )
-    layer, first = next(iter(maps.items()))
-    names = experiment.data.dataset.label_names
-    captions = [
-        f'label {", ".join(names[i] for i in labels_of(sample))}\npredicted {names[k]}'
-        for sample, k in zip(samples, logits.argmax(-1), strict=True)
-    ]
-    clips = pixels if experiment.clip is not None else pixels[:, None]
-    covered = first.shape[-1] * experiment.model.cell[-1]
-    figure, show = draw_maps(clips, first, captions, covered)
-    figure.suptitle(
-        f'{experiment.model_settings["spec"]} after {int(state.step)} steps: '
-        f'where the tokens of layer {layer} look'
+    trained = Trained(
+        model=without_scan(experiment.model),
+        variables=state.variables,
+        settings=experiment.model_settings,
+        preprocess=experiment.preprocess,
+        shape=experiment.eval_input_shape,
+        label_names=dataset.label_names,
+        step=int(state.step),
     )
-    if experiment.clip is None:
-        path = workdir / 'attention_maps.png'
-        figure.savefig(path, dpi=100)
-    else:
-        path = workdir / 'attention_maps.gif'
-        animation = FuncAnimation(figure, show, frames=clips.shape[1])
-        animation.save(path, PillowWriter(fps=GIF_FPS), dpi=60)
-    log.info('picture: %s', path)
-    return path
+    examples = experiment.eval_examples(dataset, split)
+    if not files:
+        count = min(count or (_CLIPS if dataset.videos else _IMAGES), len(examples))
+    return _draw(trained, examples, count or len(examples), workdir, layer, tokens)
 
 
-def draw_maps(
-    clips: np.ndarray, maps: np.ndarray, captions: list[str], covered: int
-) -> tuple[Figure, Callable[[int], Sequence[Any]]]:
-    """One row an example: the image, then each token's map over it.
-
-    Each map is scaled to its own range, of a clip that over all times, and stretched over the
-    pixels.
+def visualize_export(
+    weights: Path,
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    layer: str | None = None,
+    tokens: int | None = None,
+) -> Path:
+    """The same for an exported model and files.
 
     Args:
-        clips: [b, T, H, W, channels] uint8, one or three channels; T is 1 for images.
-        maps: [b, t, s, h, w], t of them spread over the T frames.
-        captions: b texts.
-        covered: of each side what the maps cover, from the upper left corner, pixels.
+        weights: a model.safetensors of `--mode=export`.
+        files: images, or videos where the model is of videos.
+        folder: for the pictures.
+        layer: see `visualize`.
+        tokens: see `visualize`.
 
-    Returns:
-        The figure, of the first frame, and a function that shows another one.
+    Raises:
+        UserError: as `visualize`.
     """
-    (b, frames, height, width, _), (times, s) = clips.shape, maps.shape[1:3]
-    low, high = (edge(maps, axis=(1, 3, 4), keepdims=True) for edge in (np.min, np.max))
-    scaled = (maps - low) / np.maximum(high - low, 1e-12)
-    colors, grey = clips.squeeze(-1) if clips.shape[-1] == 1 else clips, clips.mean(axis=-1)
-    figure = Figure(figsize=(1.15 * (s + 1) + 2, 1.2 * b + 0.7), layout='constrained')
-    axes = figure.subplots(b, s + 1, squeeze=False)
-    shown: list[tuple[Any, np.ndarray]] = []  # pictures, and of each its frames
-    for i in range(b):
-        for j, axis in enumerate(axes[i]):
-            picture = (grey if j else colors)[i]
-            extent = (0, width, height, 0)
-            shown.append(
-                (axis.imshow(picture[0], cmap='gray', vmin=0, vmax=255, extent=extent), picture)
-            )
-            if j:
-                heat = axis.imshow(
-                    scaled[i, 0, j - 1],
-                    cmap='inferno',
-                    vmin=0,
-                    vmax=1,
-                    alpha=0.65,
-                    extent=(0, covered, covered, 0),
-                    interpolation='bilinear',
-                )
-                shown.append((heat, np.repeat(scaled[i, :, j - 1], frames // times, axis=0)))
-            axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
-            if i == 0:
-                axis.set_title(f'token {j}' if j else 'input', fontsize=9)
-        axes[i, 0].set_ylabel(
-            captions[i], rotation=0, ha='right', va='center', fontsize=9, labelpad=6
+    variables, about = read_export(weights)
+    if about['clip'] and 'fps' not in about:
+        raise UserError(f'{weights} does not say its frames a second; export the model again')
+    side = about['resolution']
+    frames = (about['clip']['frames'],) if about['clip'] else ()
+    trained = Trained(
+        model=build_model(about['model'], len(about['label_names'])),
+        variables=unflatten_variables(variables),
+        settings=about['model'],
+        preprocess=Preprocess(tuple(about['mean']), tuple(about['std'])),
+        shape=(*frames, side, side, about['channels']),
+        label_names=about['label_names'],
+        step=about['step'],
+    )
+    fps = about['fps'] if about['clip'] else None
+    dataset = _open(files, trained.label_names, bool(about['clip']), fps)
+    geometry = construct_named(GEOMETRIES, about['eval_geometry'], 'eval_geometry', size=side)
+    examples: Examples
+    if about['clip']:
+        clip = construct(Clip, about['clip'], 'clip')
+        examples = EvalClips(dataset, SPLIT, geometry, clip, Views(), trained.model.cell[0])
+    else:
+        examples = Images(dataset, SPLIT, geometry)
+    return _draw(trained, examples, len(examples), folder, layer, tokens)
+
+
+def _open(files: Sequence[Path], names: Sequence[str], videos: bool, fps: int | None) -> Dataset:
+    try:
+        return open_files(files, names, videos=videos, fps=fps)
+    except ValueError as error:
+        raise UserError(f'{error}; name files that the model can take') from error
+
+
+def _draw(
+    trained: Trained,
+    examples: Examples,
+    count: int,
+    folder: Path,
+    layer: str | None,
+    tokens: int | None,
+) -> Path:
+    """Draws some examples, spread evenly; the path of the picture."""
+    places = (np.arange(count) * 2 + 1) * len(examples) // (2 * count)
+    samples, pixels = zip(*_read(examples, places), strict=True)
+    clips = to_channels(np.stack(pixels), trained.shape[-1]).reshape(count, *trained.shape)
+    apply = jax.jit(partial(apply_with_maps, trained.model))
+    shown = trained.preprocess(jnp.asarray(clips))
+    logits, found = jax.device_get(apply(trained.variables, shown))
+    spec = trained.settings['spec']
+    if not found:
+        raise UserError(
+            f'{spec} with tokenizer={trained.settings["tokenizer"]!r} has no maps to draw; use a '
+            'spec with -SatK, or of X2plus1D with tl, and TokenLearner'
         )
-    bar = figure.colorbar(heat, ax=axes, shrink=0.5, pad=0.01, aspect=40, ticks=[0, 1])
-    bar.ax.set_yticklabels(['least', 'most'])
-    bar.set_label('weight of a position, each map on a scale of its own', fontsize=9)
-
-    def show(frame: int) -> Sequence[Any]:
-        for artist, pictures in shown:
-            artist.set_data(pictures[frame])
-        return [artist for artist, _ in shown]
-
-    return figure, show
+    maps, what = choose_maps(found, layer, tokens)
+    title = f'{spec} after {trained.step:,} steps: where {what} look'
+    of_clips = trained.model.of_clips
+    captions = [
+        _caption(sample, trained.label_names, int(k), ', ' if of_clips else '\n')
+        for sample, k in zip(samples, logits.argmax(-1), strict=True)
+    ]
+    return _write(clips, maps, captions, title, trained.model.cell, folder)
 
 
-def draw(sample: Sample, shape: tuple[int, ...]) -> np.ndarray:
-    """The pixels of a sample, uint8."""
-    pixels = np.empty(shape, np.uint8)
-    sample.draw(pixels)
-    return pixels
+def _write(
+    clips: np.ndarray,
+    maps: np.ndarray,
+    captions: list[str],
+    title: str,
+    cell: tuple[int, int, int],
+    folder: Path,
+) -> Path:
+    """Writes the pictures; the path of that which shows most."""
+    stem = folder / 'attention_maps'
+    still, gif, mp4 = (stem.with_suffix(ending) for ending in ('.png', '.gif', '.mp4'))
+    if clips.ndim == 4:
+        draw_maps(clips, maps, captions, title=title, cell=cell).savefig(still)
+        log.info('picture: %s', still)
+        return still
+    count = min(len(clips), max(1, _ROWS // (1 + maps.shape[2])))
+    some = f'{title}; {count} of {len(clips)} clips' if count < len(clips) else title
+    one = slice(count)
+    draw_maps(clips[one], maps[one], captions[one], title=some, cell=cell).savefig(still)
+    below = [caption.replace(', ', '\n') for caption in captions]
+    frames = list(animate_maps(clips, maps, below, title=title, cell=cell))
+    write_animation(frames, FPS, gif, mp4)
+    log.info('pictures: %s, %s and %s', still, gif, mp4)
+    return gif
 
 
-def labels_of(sample: Sample) -> list[int]:
-    """The labels of a sample, of which -1 is none."""
+def choose_maps(
+    found: Mapping[Any, np.ndarray], layer: str | None, tokens: int | None
+) -> tuple[np.ndarray, str]:
+    """The maps that are drawn, and what is said of them.
+
+    Args:
+        found: by layer, [b, t, s, h, w].
+        layer: one of them; None is the first.
+        tokens: how many of s, the first ones; None is all.
+
+    Raises:
+        UserError: if there is no such layer, or not as many tokens.
+    """
+    maps = {str(key): value for key, value in found.items()}
+    name = next(iter(maps)) if layer is None else layer
+    if name not in maps:
+        raise UserError(f'--layer={name} has no maps; use one of {", ".join(maps)}')
+    s = maps[name].shape[2]
+    if tokens is not None and not 1 <= tokens <= s:
+        raise UserError(f'--tokens={tokens} of layer {name}, which has {s}; use 1 to {s}')
+    which = f'the {s} tokens' if tokens in (None, s) else f'the first {tokens} of {s} tokens'
+    return maps[name][:, :, :tokens], f'{which} of layer {name}'
+
+
+def _read(examples: Examples, places: np.ndarray) -> Iterator[tuple[Sample, np.ndarray]]:
+    """The examples at some places, and their pixels."""
+    for place in places.tolist():
+        name = examples.name(place)
+        try:
+            sample = examples.sample(place, (0,))
+            name = sample.id
+            pixels = np.empty(examples.shape, np.uint8)
+            sample.draw(pixels)
+        except Unreadable as error:
+            raise UserError(
+                f'example {name} cannot be read: {error}; mend the data, or name other files'
+            ) from error
+        yield sample, pixels
+
+
+def _caption(sample: Sample, names: Sequence[str], predicted: int, between: str) -> str:
+    """What an example is, and what it is taken for; the name of one without labels."""
     labels = sample.label if isinstance(sample.label, list) else [sample.label]
-    return [label for label in labels if label >= 0]
+    known = ', '.join(names[label] for label in labels if label >= 0)
+    first = f'label {known}' if known else sample.id
+    return f'{first}{between}predicted {names[predicted]}'

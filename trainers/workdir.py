@@ -75,6 +75,12 @@ def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     draft.replace(path)
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file of JSON lines, without one that is still being written."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith('}\n')]
+
+
 def _finite(content: Any) -> Any:
     """Numbers that are not finite as None, in nested dicts and lists."""
     if isinstance(content, Mapping):
