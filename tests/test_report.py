@@ -87,7 +87,7 @@ def test_a_finished_run_on_one_page(finished):
         'training examples that could not be read',
     ):
         assert text in page.text, text
-    assert page.count('svg') == 7
+    assert page.count('svg') == 6  # loss, top-1, top-5, rate, gradient norm, wait
     assert len(page.ids) == len(set(page.ids))
     assert page.count('script') == page.count('link') == 0
 
