@@ -33,7 +33,7 @@ PAGES = [
     for path in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('docs/**/*.md'))]
     if path.name != 'reproduce.md'
 ]
-PROGRAMS = ('python', 'make', 'pip', 'tfds', 'sbatch', 'docs/launch/')
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')  # of ml_collections
 
 # Which test runs a kind of command, in full or with less data, a smaller model and fewer steps. A
 # command of a kind that is not here fails.
