@@ -52,6 +52,11 @@ RUN_BY = {
     'main.py digits train': 'tests/test_main.py::test_what_a_finished_run_leaves',
     'main.py digits eval test': 'tests/test_main.py::test_evaluation_on_its_own',
     'main.py digits visualize': 'tests/test_main.py::test_the_picture_is_drawn',
+    'main.py moving_digits train': 'tests/test_video_modes.py::trained',
+    'main.py moving_digits visualize': (
+        'tests/test_video_modes.py::test_video_files_are_drawn_as_the_split_would_be'
+    ),
+    'main.py visualize': 'tests/test_visualize.py::test_files_are_drawn_as_the_split_would_be',
     'main.py digits export': 'tests/test_extending.py::teacher',
     'main.py digits_mean train': 'tests/test_package.py::test_the_code_in_the_readme_runs',
     'main.py digits_sharp train': 'here',
@@ -87,6 +92,11 @@ RUN_BY = {
     'datasets.inspect': 'tests/test_inspect.py::test_the_numbers_are_those_of_the_set',
     'datasets.from_folders': 'tests/test_from_folders.py::test_folders_and_tar_files',
     'trainers.charades': 'tests/test_charades.py::test_the_program',
+    'trainers.plots': 'tests/test_plots.py::test_the_program_writes_and_refuses',
+    'trainers.report': 'tests/test_report.py::finished',
+    'benchmarks.where_to_insert': (
+        'tests/test_plots.py::test_where_to_insert_counts_every_place_and_shows_runs'
+    ),
     'benchmarks.input': 'tests/test_benchmarks.py::INPUT',
     'benchmarks.kinetics_plans': (
         'tests/test_benchmarks.py::test_a_model_of_the_kinetics_tables_planned'
@@ -212,6 +222,8 @@ def parse_main(argv, own, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'argv', ['main.py', *argv])  # where ml_collections looks as well
     main.FLAGS.unparse_flags()
+    for name in [name for name in main.FLAGS if name.startswith('config.')]:
+        delattr(main.FLAGS, name)  # an override of the command before
     rest = main.parse_flags(sys.argv)
     return main.FLAGS, rest[1:]
 
@@ -233,9 +245,10 @@ def trace(experiment):
 def check_main(argv, own, monkeypatch):
     flags, rest = parse_main(argv, own, monkeypatch)
     if flags.weights:
-        assert (flags.mode, len(rest)) == ('predict', 1)
+        assert flags.mode in ('predict', 'visualize')
+        assert rest
         return
-    assert rest == []
+    assert flags.mode == 'visualize' or rest == []
     assert flags.config.is_locked
     assert flags.mode in main.MODES
     plans = flags.mode == 'plan'
