@@ -17,7 +17,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
         **defaults: the known names; the type of the default is the type of the value.
 
     Raises:
-        ValueError: if a name is unknown or a value is of another type.
+        ValueError: if a name is unknown or a value is of another type or missing.
     """
     values = ConfigDict(defaults)
     for item in filter(None, (arg or '').split(',')):
@@ -27,6 +27,8 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
             hint = f'did you mean {near[0]!r}?' if near else f'use {", ".join(defaults)}'
             raise ValueError(f'config argument {name!r} is not known; {hint}')
         kind = type(defaults[name])
+        if kind is str and not text:
+            raise ValueError(f'config argument {name!r} has no value; write {name}=VALUE')
         try:
             values[name] = _TRUTH[text if equals else 'true'] if kind is bool else kind(text)
         except (KeyError, ValueError):

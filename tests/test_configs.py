@@ -88,6 +88,8 @@ def test_arguments_are_typed_and_leftovers_refused():
     assert common.parse_arg(None, a=1).a == 1
     with pytest.raises(ValueError, match="'modle' is not known; did you mean 'model'"):
         common.parse_arg('modle=B/16', model='')
+    with pytest.raises(ValueError, match="'model' has no value; write model=VALUE"):
+        common.parse_arg('model=', model='B/16')
     with pytest.raises(ValueError, match="res='big' is no int"):
         common.parse_arg('res=big', res=224)
     with pytest.raises(ValueError, match="flag='maybe' is no bool"):

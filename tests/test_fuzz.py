@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import main
+from configs import imagenet_finetune
 from configs.common import parse_arg
 from datasets.box import Box
 from datasets.dataset import Unreadable
@@ -245,6 +246,8 @@ def test_arguments_of_configs(text):
         found = parse_arg(text, model='B/16', res=224, runlocal=False, rate=0.1)
         kinds = {'model': str, 'res': int, 'runlocal': bool, 'rate': float}
         assert {k: type(v) for k, v in found.items()} == kinds
+    with one_line():
+        imagenet_finetune.get_config(text)
 
 
 KEYS = ['batch_size', 'seed', 'model.spec', 'model.scan', 'model.representation', 'optimizer']
