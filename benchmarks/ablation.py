@@ -28,7 +28,7 @@ import flax
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks.demo import command, measure_steps, run
+from benchmarks.runs import command, measure_steps, run
 from datasets.moving_digits import load_moving_digits
 from trainers.plots import Point, plot_flops, save
 
@@ -257,7 +257,7 @@ def plot(study: Study, rows: list[Row], path: Path) -> None:
 
 def carry_out(study: Study, args: argparse.Namespace) -> None:
     """Trains what is not yet trained, and writes the page."""
-    epochs = args.epochs or study.epochs
+    epochs = study.epochs if args.epochs is None else args.epochs
     folder = args.runs / study.config / f'epochs_{epochs:g}'
 
     def workdir(variant: Variant, seed: int) -> Path:

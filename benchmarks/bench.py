@@ -32,9 +32,7 @@ from absl import flags
 
 from benchmarks import input as reading
 from benchmarks import interleaved, loop, step, vector_attention
-from benchmarks.environment import Others, describe, write_json
-from trainers.memory import keep_freed_memory
-from trainers.processes import hush_libtpu
+from benchmarks.environment import Others, as_main_does, describe, write_json
 
 ROOT = Path(__file__).parents[1]
 STAGES = ('trace', 'lowering', 'compilation')
@@ -185,10 +183,9 @@ def measure_loop(size: Size) -> Iterator[Figure]:
     for _ in range(size.runs):
         with tempfile.TemporaryDirectory() as folder:
             blocks += loop.measure(Path(folder), size.steps).blocks
-    low, high = (100 * x for x in loop.interval(blocks))
-    added = 100 * loop.overhead(blocks)
+    added, (low, high) = loop.overhead(blocks)
     name = f'added to {loop.BLOCK} steps'
-    yield Figure(name, added, '%', (low, high), '95 % interval', len(blocks))
+    yield Figure(name, 100 * added, '%', (100 * low, 100 * high), '95 % interval', len(blocks))
 
 
 def measure_imports(size: Size) -> Iterator[Figure]:
@@ -276,8 +273,7 @@ def table(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    hush_libtpu()
-    keep_freed_memory()  # as main.py does
+    as_main_does()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--json', type=Path, default=Path('runs/bench.json'))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from token_learner.build import build_model
+from token_learner.build import build_countable
 from token_learner.counting import Cost, count
 from token_learner.spec import BACKBONES, BottleneckSpec, parse_spec
 from token_learner.x2plus1d import X2plus1D
@@ -76,8 +76,7 @@ def _parse(spec: str) -> BottleneckSpec:
 
 
 def _build(spec: str, classes: int, settings: Settings) -> X2plus1D:
-    traced = {'attention': 'xla', 'vector_attention': 'plain'}
-    model = build_model({'spec': spec, **dict(settings), **traced}, classes)
+    model = build_countable({'spec': spec, **dict(settings)}, classes)
     assert isinstance(model, X2plus1D)
     return model
 

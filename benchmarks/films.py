@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.tf_data import bytes_feature, ints_feature
 from datasets.prepare.annotations import Annotated, Annotations
 from datasets.prepare.decode import Decoded, encode_frame
 from datasets.prepare.merge import merge
@@ -69,20 +69,6 @@ def write_files(folder: Path, count: int) -> Path:
             )
             writer.write(example.SerializeToString())
     return path
-
-
-def bytes_feature(values: list[bytes]) -> Any:
-    """Of a tf.train.Example."""
-    import tensorflow as tf
-
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def ints_feature(values: list[int]) -> Any:
-    """Likewise."""
-    import tensorflow as tf
-
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
 def write_prepared(

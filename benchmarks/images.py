@@ -1,7 +1,6 @@
 """Images for `benchmarks.input`: JPEG files, and tf.data's way from them to batches."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from benchmarks.interleaved import Run, Task
+from benchmarks.interleaved import Run, Task, over_batches
+from benchmarks.tf_data import as_batches, bytes_feature, ints_feature
 from datasets.pipeline import Batch, Reading
 from datasets.write import write_set
 from trainers.experiment import Experiment
@@ -64,9 +64,9 @@ def write_files(folder: Path, count: int) -> Path:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number, (name, data) in enumerate(files.items()):
             made = {
-                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[data])),
-                'label': tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 1000])),
-                'id': tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()])),
+                'image': bytes_feature([data]),
+                'label': ints_feature([number % 1000]),
+                'id': bytes_feature([name.encode()]),
             }
             example = tf.train.Example(features=tf.train.Features(feature=made))
             writer.write(example.SerializeToString())
@@ -114,20 +114,9 @@ def tf_batches(
             image = tf.cast(image, tf.uint8)
         return {**example, 'image': image}
 
-    options = tf.data.Options()
-    options.deterministic = False
-    options.threading.private_threadpool_size = cores
-    options.threading.max_intra_op_parallelism = 1
-    batches = (
-        tf.data.TFRecordDataset(str(path))
-        .shuffle(examples, seed=0)
-        .repeat()
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(experiment.batch_size, drop_remainder=True)
-        .prefetch(2)
-        .with_options(options)
-    )
-    return batches.as_numpy_iterator()
+    records = tf.data.TFRecordDataset(str(path)).shuffle(examples, seed=0).repeat()
+    images = records.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return as_batches(images, experiment.batch_size, cores)
 
 
 def stages(experiment: Experiment) -> dict[str, Run]:
@@ -135,11 +124,7 @@ def stages(experiment: Experiment) -> dict[str, Run]:
     source = experiment.data.dataset.split(experiment.data.split)
     files = [source[i]['image'] for i in range(len(source))]
 
-    def each(stage: Callable[[int], Any]) -> Run:
-        places = itertools.cycle(range(len(files)))
-        return lambda: [
-            stage(place) is None for place in itertools.islice(places, experiment.batch_size)
-        ]
+    each = partial(over_batches, examples=len(files), batch_size=experiment.batch_size)
 
     def decode(place: int) -> None:
         simplejpeg.decode_jpeg_header(files[place])

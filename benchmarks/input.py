@@ -44,12 +44,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import films, images, videos
-from benchmarks.environment import describe, write_json
+from benchmarks.environment import as_main_does, describe, write_json
 from benchmarks.interleaved import KINDS, Task, measure, pin, ratio
 from benchmarks.resident import read_on
+from token_learner.checks import check_positive
 from trainers.experiment import Experiment, make_experiment
-from trainers.memory import keep_freed_memory
-from trainers.processes import hush_libtpu
 
 PACKAGES = ('opencv-python-headless', 'simplejpeg')
 
@@ -115,14 +114,19 @@ def show(unit: str, result: dict[str, Any]) -> None:
 def load_config(text: str) -> ConfigDict:
     """The config of FILE:ARGUMENT."""
     file, _, arg = text.partition(':')
-    return runpy.run_path(file)['get_config'](arg or None)
+    made = runpy.run_path(file)
+    if 'get_config' not in made:
+        raise ValueError(f'{file} has no get_config; name a config')
+    return made['get_config'](arg or None)
 
 
 def measure_config(config: ConfigDict, args: argparse.Namespace) -> dict[str, Any]:
     """Writes the files for a config and measures with them."""
     kind = videos if config.clip else images
-    args.examples = args.examples or kind.EXAMPLES
-    args.batch = args.batch or kind.BATCH
+    args.examples = kind.EXAMPLES if args.examples is None else args.examples
+    args.batch = kind.BATCH if args.batch is None else args.batch
+    check_positive('--examples', args.examples)
+    check_positive('--batch', args.batch)
     if args.examples % args.batch:
         raise ValueError(f'--examples={args.examples} is no multiple of --batch={args.batch}')
     with tempfile.TemporaryDirectory() as name:
@@ -157,8 +161,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
     flags.FLAGS(sys.argv[:1])  # which Grain's workers look at
-    hush_libtpu()
-    keep_freed_memory()  # as main.py does
+    as_main_does()
     about = describe(*PACKAGES)  # before this process is kept on fewer cores
     try:
         pin(args.cores)
@@ -166,7 +169,7 @@ def main() -> None:
         import tensorflow as tf  # whose threads are as many as the cores left by now
 
         results = [measure_config(config, argparse.Namespace(**vars(args))) for config in configs]
-    except (AttributeError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     about['tensorflow'] = tf.__version__
     write_json(args.json, {**about, 'results': results})

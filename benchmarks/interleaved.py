@@ -1,5 +1,6 @@
 """Times several programs in turn on a few cores, so that what else runs there slows all alike."""
 
+import itertools
 import os
 import random
 import statistics
@@ -34,6 +35,17 @@ class Task:
     stages: Mapping[str, Run]
     calls: int
     count: int
+
+
+def over_batches(stage: Callable[[int], Any], examples: int, batch_size: int) -> Run:
+    """A stage for the examples of one batch after the other, by their places in the set."""
+    places = itertools.cycle(range(examples))
+
+    def run() -> None:
+        for place in itertools.islice(places, batch_size):
+            stage(place)
+
+    return run
 
 
 def pin(count: int) -> None:

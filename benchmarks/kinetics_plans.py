@@ -18,9 +18,9 @@ from typing import Any
 
 from benchmarks.environment import describe, write_json
 from benchmarks.paper_videos import TABLES
+from trainers.topology import GIB
 
 ROOT = Path(__file__).parents[1]
-GIB = 2**30
 
 # Cheapest first: more memory, more operations, more traffic.
 WAYS = (

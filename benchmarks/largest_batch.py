@@ -3,20 +3,17 @@
     python -m benchmarks.largest_batch --topology=v5e:16x16 --unit=256 --json=FILE -- \
         --config=configs/imagenet_finetune.py:model=L/16-16at12,res=512
 
-What stands behind -- goes to main.py, whose exit status says whether a batch fits. The batch is a
+What stands behind -- goes to main.py, whose plan says whether a batch fits. The batch is a
 multiple of the unit, to be one of the devices that share it.
 """
 
 import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import describe, write_json
-
-ROOT = Path(__file__).parents[1]
+from benchmarks.kinetics_plans import run_plan
 
 
 def find_largest(fits: Callable[[int], bool], first: int) -> int:
@@ -31,28 +28,13 @@ def find_largest(fits: Callable[[int], bool], first: int) -> int:
     return low
 
 
-def plan(flags: list[str], topology: str, batch_size: int) -> tuple[bool, float]:
+def try_batch(flags: list[str], topology: str, batch_size: int) -> tuple[bool, float]:
     """Whether main.py's plan of a batch fits, and the seconds it took."""
     start = time.perf_counter()
-    done = subprocess.run(
-        [
-            sys.executable,
-            'main.py',
-            '--mode=plan',
-            f'--topology={topology}',
-            *flags,
-            f'--config.batch_size={batch_size}',
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode and 'does not fit' not in done.stderr:
-        sys.exit(done.stderr)
+    plan = run_plan((*flags, f'--config.batch_size={batch_size}'), topology)
     seconds = time.perf_counter() - start
-    verdict = done.stdout.splitlines()[-1]
-    print(f'batch {batch_size:>7}: exit {done.returncode}, {seconds:3.0f} s; {verdict}', flush=True)
-    return done.returncode == 0, seconds
+    print(f'batch {batch_size:>7}: {seconds:3.0f} s; {plan["verdict"]}', flush=True)
+    return plan['fits'], seconds
 
 
 def main() -> None:
@@ -68,15 +50,19 @@ def main() -> None:
 
     def fits(units: int) -> bool:
         if units not in tried:
-            tried[units] = plan(args.flags, args.topology, units * args.unit)
+            tried[units] = try_batch(args.flags, args.topology, units * args.unit)
         return tried[units][0]
 
     largest = find_largest(fits, args.first)
-    more = -(-largest * 5 // 4)
-    print(
-        f'{args.topology}: {largest * args.unit} is the largest batch; '
-        f'{more * args.unit} is {"accepted" if fits(more) else "refused"}'
-    )
+    if largest:
+        more = -(-largest * 5 // 4)
+        verdict = 'accepted' if fits(more) else 'refused'
+        print(
+            f'{args.topology}: {largest * args.unit} is the largest batch; '
+            f'{more * args.unit} is {verdict}'
+        )
+    else:
+        print(f'{args.topology}: not even a batch of {args.unit} fits')
     record = {
         'topology': args.topology,
         'flags': args.flags,

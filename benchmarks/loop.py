@@ -9,8 +9,6 @@ the end are left out.
 """
 
 import argparse
-import random
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -18,13 +16,12 @@ from typing import Any
 
 import jax
 
-from benchmarks.environment import describe, write_json
+from benchmarks.environment import as_main_does, describe, write_json
+from benchmarks.interleaved import ratio
 from configs import digits
-from trainers import train as loop
+from trainers import train as training
 from trainers.evaluators import make_evaluators
 from trainers.experiment import Experiment, make_experiment
-from trainers.memory import keep_freed_memory
-from trainers.processes import hush_libtpu
 from trainers.sharding import batch_sharding, put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
@@ -75,24 +72,19 @@ def measure(workdir: Path, steps: int = STEPS) -> Alternation:
     config.schedule.warmup_epochs = 0.0  # which may be no longer than the run
     experiment = make_experiment(config)
     made = Alternation(experiment)
-    loop.make_train_step = lambda experiment: made
+    training.make_train_step = lambda experiment: made
     try:
-        loop.train(experiment, make_evaluators(experiment), open_workdir(workdir))
+        training.train(experiment, make_evaluators(experiment), open_workdir(workdir))
     finally:
-        loop.make_train_step = make_train_step
+        training.make_train_step = make_train_step
     return made
 
 
-def overhead(blocks: list[tuple[float, float]]) -> float:
-    in_loop, bare = (sum(seconds) for seconds in zip(*blocks, strict=True))
-    return in_loop / bare - 1
-
-
-def interval(pairs: list[tuple[float, float]]) -> list[float]:
-    """The 95 % interval of the overhead, by resampling blocks."""
-    rng = random.Random(0)
-    draws = [overhead(rng.choices(pairs, k=len(pairs))) for _ in range(1000)]
-    return statistics.quantiles(draws, n=40)[::38]
+def overhead(blocks: list[tuple[float, float]]) -> tuple[float, list[float]]:
+    """What the loop adds, as a share of the bare steps, and its 95 % interval."""
+    in_loop, bare = map(list, zip(*blocks, strict=True))
+    found = ratio(bare, in_loop)
+    return found['ratio'] - 1, [end - 1 for end in found['interval_95']]
 
 
 def main() -> None:
@@ -100,31 +92,30 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args()
-    hush_libtpu()
-    keep_freed_memory()  # as main.py does
+    as_main_does()
     about = describe() | {'device': jax.devices()[0].device_kind}
     runs = []
     for number in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
             blocks = measure(Path(folder)).blocks
         in_loop, bare = (sum(seconds) for seconds in zip(*blocks, strict=True))
-        runs.append({'blocks_s': blocks, 'overhead': overhead(blocks)})
+        runs.append({'blocks_s': blocks, 'overhead': overhead(blocks)[0]})
         print(
             f'run {number + 1}: {1000 * in_loop / STEPS:.2f} ms a step in the loop, '
             f'{1000 * bare / STEPS:.2f} ms bare, overhead {runs[-1]["overhead"]:+.1%}',
             flush=True,
         )
     pairs = [pair for run in runs for pair in run['blocks_s']]
-    low, high = interval(pairs)
+    added, (low, high) = overhead(pairs)
     result = {
         'steps': STEPS,
         'block': BLOCK,
-        'overhead': overhead(pairs),
+        'overhead': added,
         'interval_95': [low, high],
         'runs': runs,
     }
     print(
-        f'overhead of the loop in {STEPS} steps: {result["overhead"]:+.1%}, all {args.rounds} runs '
+        f'overhead of the loop in {STEPS} steps: {added:+.1%}, all {args.rounds} runs '
         f'together (95 % interval {low:+.1%} to {high:+.1%}, by resampling blocks)'
     )
     write_json(args.json, about | result)

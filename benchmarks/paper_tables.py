@@ -31,7 +31,7 @@ from benchmarks.bottleneck_counts import count_layers, count_network
 from benchmarks.paper import Recipe, Row, Table
 from benchmarks.paper_markdown import MARKED, Entry, format_table
 from configs.common import FEW_SHOT_SETS
-from token_learner.build import RUNTIME_SETTINGS, build_model, builder
+from token_learner.build import RUNTIME_SETTINGS, build_countable, builder
 from token_learner.counting import Cost, count
 from token_learner.spec import BottleneckSpec, parse_spec
 
@@ -61,7 +61,7 @@ def count_model(
     spec: str, shape: tuple[int, ...], classes: int, settings: tuple[tuple[str, str], ...] = ()
 ) -> Cost:
     """Counts one image or clip of a shape. Equal layers are traced once."""
-    model = build_model({'spec': spec, **dict(settings), 'attention': 'xla', 'scan': True}, classes)
+    model = build_countable({'spec': spec, **dict(settings), 'scan': True}, classes)
     return count(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))['']
 
 
@@ -106,8 +106,6 @@ def read_run(workdir: Path) -> Results:
     with _naming(file := workdir / 'results.json'):
         results = json.loads(file.read_text())
         model_key(results['model'])
-        if not results['clip']:  # images of a run that is older than these two keys
-            results = {'eval_resolution': results['resolution'], 'fps': None, **results}
         about = {key: results[key] for key in CONDITIONS}
         results = {key: results[key] for key in READ}
         if clip := results['clip']:
@@ -116,9 +114,8 @@ def read_run(workdir: Path) -> Results:
     if file.exists():
         with _naming(file):
             evaluated = json.loads(file.read_text())
-            if {key: evaluated.get(key, value) for key, value in about.items()} == about and (
-                evaluated['step'] == results['steps']
-            ):
+            same = {key: evaluated[key] for key in CONDITIONS} == about
+            if same and evaluated['step'] == results['steps']:
                 results['metrics'] = {**results['metrics'], **evaluated['metrics']}
     return results
 

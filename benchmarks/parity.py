@@ -37,7 +37,6 @@ from token_learner.pretrained import HUGGINGFACE_GELUS, convert, read
 
 IO = '_io.npz'
 AUGREG_HEADS = 4  # the files do not say
-# What transformers calls them; its three forms of 'tanh' are one function.
 
 Arrays = Mapping[str, Any]
 Run = Callable[[Path], tuple[np.ndarray, np.ndarray]]
@@ -225,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         family = next((start for start in FAMILIES if name.startswith(start)), None)
         if family is None:
-            print(f'{name:32} skipped: this family is not there yet')
+            print(f'{name:32} skipped: no known family begins so')
             continue
         compared += 1
         run, tolerance = FAMILIES[family]

@@ -32,6 +32,8 @@ def resident() -> int:
 
 def read_on(experiment: Experiment, clips: int) -> dict[str, Any]:
     """Reads so many clips; the sizes on the way, and by what share they grew."""
+    if clips <= SETTLED:
+        raise ValueError(f'--clips={clips} are too few; read more than {SETTLED}')
     sizes, seen = {}, 0
     with closing(experiment.train_batches()) as batches:
         while seen < clips:

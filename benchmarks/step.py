@@ -30,13 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.environment import describe, write_json
+from benchmarks.environment import as_main_does, describe, write_json
+from benchmarks.tables import print_table
 from configs.common import default_model, parse_arg
-from token_learner.build import Model, build_model, replace_settings
+from token_learner.build import Model, build_countable, build_model
 from token_learner.counting import count
 from token_learner.layers import stack_layers, without_scan
-from trainers.memory import keep_freed_memory
-from trainers.processes import hush_libtpu
 
 CLASSES = 1000
 SAMPLE = 0.2  # seconds that a timing takes at least
@@ -167,8 +166,7 @@ def measure(runs: list[Run], rounds: int) -> list[list[float]]:
 
 def count_macs(settings: dict[str, Any], shape: tuple[int, ...]) -> int:
     """Multiply-adds of a model for one image or clip."""
-    written_out = replace_settings(settings, attention='xla', vector_attention='plain')
-    countable = build_model(written_out, CLASSES)
+    countable = build_countable(settings, CLASSES)
     return count(countable, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[''].macs
 
 
@@ -235,15 +233,11 @@ def print_mode(result: dict[str, Any], unit: str) -> None:
         ]
         for row in result['rows']
     ]
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    for line in [head, *lines]:
-        print(line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]), sep='  ')
-    print()
+    print_table(head, lines)
 
 
 def main() -> None:
-    hush_libtpu()
-    keep_freed_memory()  # as main.py does
+    as_main_does()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--spec', default='S/16', help='the model to compare with')
     parser.add_argument('--vs', nargs='+', default=['S/16-8at6', 'S/16-8at6-fuser'])

@@ -28,11 +28,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.environment import describe, write_json
+from benchmarks.environment import as_main_does, describe, write_json
 from benchmarks.interleaved import Run, measure, ratio
+from benchmarks.tables import print_table
 from token_learner.vector_attention import vector_attention
-from trainers.memory import keep_freed_memory
-from trainers.processes import hush_libtpu
 
 EXPONENTIALS = 2  # of a pair of tokens and channel, with the weights computed anew backward
 PER_CLOCK = 16  # exponentials of a multiprocessor, compute capabilities 8.0 to 9.0
@@ -174,13 +173,6 @@ def differences(found: tuple[Any, ...], expected: tuple[Any, ...]) -> list[float
     return [float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs]
 
 
-def print_table(head: list[str], lines: list[list[str]]) -> None:
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    for line in [head, *lines]:
-        print(line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]), sep='  ')
-    print(flush=True)
-
-
 def print_compared(rows: list[dict[str, Any]]) -> None:
     head = [
         'form',
@@ -237,8 +229,7 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    hush_libtpu()
-    keep_freed_memory()  # as main.py does
+    as_main_does()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--tokens', type=int, default=512)

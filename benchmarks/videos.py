@@ -4,7 +4,6 @@ The tf.data side is what a user would write with what TensorFlow offers: whole v
 tf.train.SequenceExamples, of which the frames of a clip are decoded in `tf.map_fn`.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +14,8 @@ from typing import Any
 import simplejpeg
 
 from benchmarks.films import FRAMES
-from benchmarks.interleaved import Run, Task
+from benchmarks.interleaved import Run, Task, over_batches
+from benchmarks.tf_data import as_batches
 from datasets.clips import Views
 from datasets.dataset import VideoSource
 from datasets.geometry import JitterCrop
@@ -46,18 +46,6 @@ def read_tf(path: Path, examples: int) -> Any:
 
     videos = tf.data.TFRecordDataset(str(path)).shuffle(examples, seed=0).repeat()
     return videos.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def as_batches(clips: Any, batch_size: int, cores: int) -> Iterator[Batch]:
-    """The batches of a tf.data dataset on so many cores."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.deterministic = False
-    options.threading.private_threadpool_size = cores
-    options.threading.max_intra_op_parallelism = 1
-    batches = clips.batch(batch_size, drop_remainder=True).prefetch(2).with_options(options)
-    return batches.as_numpy_iterator()
 
 
 def tf_clips(
@@ -206,11 +194,7 @@ def stages(experiment: Experiment) -> dict[str, Run]:
     places = clip.places(0, FRAMES).tolist()
     clips = [source.read(number, places).frames for number in range(len(source))]
 
-    def each(stage: Callable[[int], Any]) -> Run:
-        numbers = itertools.cycle(range(len(source)))
-        return lambda: [
-            stage(number) is None for number in itertools.islice(numbers, experiment.batch_size)
-        ]
+    each = partial(over_batches, examples=len(source), batch_size=experiment.batch_size)
 
     def decode(number: int) -> None:
         for file in clips[number]:

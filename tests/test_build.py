@@ -7,6 +7,7 @@ import pytest
 from configs import common
 from token_learner import Spec, build_model, parse_spec
 from token_learner.build import build_vit
+from token_learner.build_bottleneck import build_x2plus1d
 from token_learner.spec import SIZES
 
 # Parameters at 1,000 classes and the resolution given.
@@ -92,44 +93,53 @@ FUSER = {'spec': 'mini/4-8at2-fuser'}
 
 
 @pytest.mark.parametrize(
-    ('settings', 'error', 'message'),
+    ('settings', 'message'),
     [
-        ({'version': 'v2'}, ValueError, 'use one of v1.0, v1.1'),
-        ({'pooling': 'max'}, ValueError, 'use one of sum, mean'),
-        ({'pooling': 'mean', 'version': 'v1.1'}, ValueError, "use pooling='sum'"),
-        ({'mix_scope': 'all', 'spec': 'mini/4-8at2-fuser'}, ValueError, 'use one of frame, clip'),
-        ({'activation': 'softmax'}, ValueError, "use version='v1.1'"),
-        ({'head': 'cls'}, ValueError, 'use one of gap, token'),
-        ({'gelu': 'sigmoid'}, ValueError, 'use one of tanh, erf'),
-        ({'dtype': 'float99'}, TypeError, 'float99'),
-        ({'dtype': 'int32'}, ValueError, 'use a floating point type'),
-        ({'representation': 0}, ValueError, 'representation=0 is too small'),
-        ({'dropout': 1.0}, ValueError, 'dropout=1.0 is no rate'),
-        ({'mix_scope': 'clip'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
-        ({'tokenizer': 'slots'}, ValueError, 'use one of token_learner, grid, dense'),
-        ({'fuser': 'glue'}, ValueError, 'use one of token_fuser, unpool, reprojection'),
-        ({'fuser': 'unpool'}, ValueError, 'does nothing to mini/4-8at2; add -fuser'),
-        ({'spec': 'mini/4', 'tokenizer': 'grid'}, ValueError, 'does nothing to mini/4; add -SatK'),
-        ({'spec': 'mini/4-pool2at2', 'version': 'v1.1'}, ValueError, 'does nothing to mini/4-pool'),
-        ({'tokenizer': 'grid', 'version': 'v1.1'}, ValueError, "to tokenizer='grid'; use token_l"),
-        ({'spec': 'mini/4-8at1at2'}, ValueError, 'makes tokens of a grid once, not at 2 places'),
-        ({**FUSER, 'fuser': 'unpool', 'tokenizer': 'dense'}, ValueError, 'no maps to unpool with'),
-        ({**FUSER, 'fuser': 'unpool', 'beta': 'mlp'}, ValueError, "to fuser='unpool'; use token_f"),
-        ({**FUSER, 'tokenizer': 'merge'}, ValueError, 'merged tokens are not fused back'),
-        ({'tokenizer': 'merge', 'attention': 'flash'}, ValueError, "use 'auto' or 'xla'"),
-        ({'attention': 'fast'}, ValueError, 'use one of auto, xla, cudnn, flash'),
-        ({'remat': 'some'}, ValueError, 'use one of none, full, dots'),
-        ({'spec': 'mini/4', 'pooling': 'mean'}, ValueError, 'add -SatK or leave it out'),
-        ({'poolng': 'sum'}, ValueError, 'poolng is not a known key; did you mean pooling'),
-        ({'num_classes': 3}, ValueError, 'num_classes is not a known key'),
+        ({'version': 'v2'}, 'use one of v1.0, v1.1'),
+        ({'pooling': 'max'}, 'use one of sum, mean'),
+        ({'pooling': 'mean', 'version': 'v1.1'}, "use pooling='sum'"),
+        ({'mix_scope': 'all', 'spec': 'mini/4-8at2-fuser'}, 'use one of frame, clip'),
+        ({'activation': 'softmax'}, "use version='v1.1'"),
+        ({'head': 'cls'}, 'use one of gap, token'),
+        ({'gelu': 'sigmoid'}, 'use one of tanh, erf'),
+        ({'dtype': 'float99'}, 'use bfloat16 or float32'),
+        ({'dtype': 'int32'}, 'use a floating point type'),
+        ({'representation': 0}, 'representation=0 is too small'),
+        ({'dropout': 1.0}, 'dropout=1.0 is no rate'),
+        ({'mix_scope': 'clip'}, 'does nothing to mini/4-8at2; add -fuser'),
+        ({'tokenizer': 'slots'}, 'use one of token_learner, grid, dense'),
+        ({'fuser': 'glue'}, 'use one of token_fuser, unpool, reprojection'),
+        ({'fuser': 'unpool'}, 'does nothing to mini/4-8at2; add -fuser'),
+        ({'spec': 'mini/4', 'tokenizer': 'grid'}, 'does nothing to mini/4; add -SatK'),
+        ({'spec': 'mini/4-pool2at2', 'version': 'v1.1'}, 'does nothing to mini/4-pool'),
+        ({'tokenizer': 'grid', 'version': 'v1.1'}, "to tokenizer='grid'; use token_l"),
+        ({'spec': 'mini/4-8at1at2'}, 'makes tokens of a grid once, not at 2 places'),
+        ({**FUSER, 'fuser': 'unpool', 'tokenizer': 'dense'}, 'no maps to unpool with'),
+        ({**FUSER, 'fuser': 'unpool', 'beta': 'mlp'}, "to fuser='unpool'; use token_f"),
+        ({**FUSER, 'tokenizer': 'merge'}, 'merged tokens are not fused back'),
+        ({'tokenizer': 'merge', 'attention': 'flash'}, "use 'auto' or 'xla'"),
+        ({'attention': 'fast'}, 'use one of auto, xla, cudnn, flash'),
+        ({'remat': 'some'}, 'use one of none, full, dots'),
+        ({'spec': 'mini/4', 'pooling': 'mean'}, 'add -SatK or leave it out'),
+        ({**FUSER, 'mix_init': 'released'}, "to fuser_norm='none'; use full"),
+        ({'poolng': 'sum'}, 'poolng is not a known key; did you mean pooling'),
+        ({'num_classes': 3}, 'num_classes is not a known key'),
     ],
 )
-def test_bad_settings_are_refused_when_the_model_is_built(settings, error, message):
-    with pytest.raises(error, match=message):
+def test_bad_settings_are_refused_when_the_model_is_built(settings, message):
+    with pytest.raises(ValueError, match=message):
         build_model({'spec': 'mini/4-8at2'} | settings, 10)
 
 
-def test_the_config_declares_every_key_with_the_library_s_default():
-    parameters = inspect.signature(build_vit).parameters
+@pytest.mark.parametrize(
+    ('spec', 'build'), [('B/16', build_vit), ('X2plus1D-M', build_x2plus1d)], ids=str
+)
+def test_the_config_declares_every_key_with_the_library_s_default(spec, build):
+    parameters = inspect.signature(build).parameters
     ours = {k: p.default for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert common.default_model('B/16').to_dict() == ours | {'spec': 'B/16'}
+    assert common.default_model(spec).to_dict() == ours | {'spec': spec}
+
+
+def test_a_description_without_a_spec():
+    with pytest.raises(ValueError, match='spec is missing; name a model'):
+        build_model({}, 10)

@@ -226,7 +226,9 @@ def write_run(workdir, content, evaluated=None, step=100):
     workdir.mkdir(parents=True)
     (workdir / 'results.json').write_text(json.dumps(content))
     if evaluated is not None:
-        (workdir / 'eval.json').write_text(json.dumps({'step': step, 'metrics': evaluated}))
+        about = {key: content[key] for key in ('eval_resolution', 'clip', 'fps')}
+        text = json.dumps({'step': step, **about, 'metrics': evaluated})
+        (workdir / 'eval.json').write_text(text)
 
 
 def few_shot(sets=FEW_SHOT_SETS, **mean):

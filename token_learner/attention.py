@@ -22,9 +22,13 @@ Bias = Float[Array, '#b #k #n m']
 def check_attention(implementation: str, dtype: str) -> None:
     """Raises ValueError unless activations can be of a type, and an implementation is for it."""
     check_choice('attention', implementation, IMPLEMENTATIONS)
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+    try:
+        kind = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f'dtype={dtype!r} is not known; use bfloat16 or float32') from None
+    if not jnp.issubdtype(kind, jnp.floating):
         raise ValueError(f'dtype={dtype} cannot hold activations; use a floating point type')
-    if implementation == 'cudnn' and jnp.dtype(dtype) not in CUDNN_TYPES:
+    if implementation == 'cudnn' and kind not in CUDNN_TYPES:
         raise ValueError(
             f"attention='cudnn' does not compute in dtype={dtype}; use bfloat16 or float16"
         )
@@ -89,11 +93,11 @@ def _choose(query: Array, key: Array, value: Array) -> str:
     (b, _, k, _), d, parts = query.shape, _width(query, value), mesh_parts()
     if b % parts[0] or k % parts[1]:
         return 'xla'
-    device = jax.devices()[0]
-    if target_platform() == 'tpu':
+    device, platform = jax.devices()[0], target_platform()
+    if platform == 'tpu':
         return 'flash' if min(query.shape[1], key.shape[1]) >= _FLASH_FROM else 'xla'
     fits = query.dtype in CUDNN_TYPES and d % 8 == 0 and d <= 128
-    if fits and 'cuda' in device.client.platform_version:
+    if platform == 'gpu' and fits and 'cuda' in device.client.platform_version:
         major = int(device.compute_capability.partition('.')[0])
         return 'cudnn' if major >= 8 else 'xla'
     return 'xla'
@@ -200,7 +204,7 @@ class Attention(nn.Module):
             [b, n, c].
 
         Raises:
-            ValueError: if the number of heads does not divide c.
+            ValueError: if the number of heads does not divide c, or the width of the queries.
         """
         width = x.shape[-1]
         query_width = width if self.query_width is None else self.query_width

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 from token_learner.attention import check_attention
 from token_learner.build_bottleneck import build_x2plus1d
-from token_learner.checks import accepted, check_choice, check_keys, find, refuse_unused
+from token_learner.checks import (
+    accepted,
+    check_choice,
+    check_keys,
+    check_return_maps,
+    find,
+    refuse_unused,
+)
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.encoder import REMAT, Factory
 from token_learner.fuser import TokenFuser
@@ -51,9 +58,25 @@ def build_model(settings: Mapping[str, Any], num_classes: int) -> Model:
     Raises:
         ValueError: if a key is unknown or a value is not possible.
     """
-    build = builder(settings['spec']) if 'spec' in settings else build_vit
+    if 'spec' not in settings:
+        raise ValueError('spec is missing; name a model, such as B/16-8at6')
+    build = builder(settings['spec'])
     check_keys(settings, [k for k in inspect.signature(build).parameters if k != 'num_classes'])
     return build(num_classes=num_classes, **settings)
+
+
+def build_countable(settings: Mapping[str, Any], num_classes: int) -> Model:
+    """The same model, for `token_learner.counting`: no kernel hides an operation.
+
+    Args:
+        settings: see `build_model`.
+        num_classes: number of outputs.
+
+    Raises:
+        ValueError: see `build_model`.
+    """
+    written_out = replace_settings(settings, attention='xla', vector_attention='plain')
+    return build_model(written_out, num_classes)
 
 
 def replace_settings(settings: Mapping[str, Any], **values: Any) -> dict[str, Any]:
@@ -119,9 +142,9 @@ def build_vit(
         fuser: what `-fuser` is: 'token_fuser', or an alternative that the paper compares with,
             'unpool' (`Unpool`) or 'reprojection' (`Reprojection`); or 'MODULE:CLASS'.
         mix_scope: of TokenFuser, 'frame' or 'clip'.
-        beta: of TokenFuser, 'linear' or 'mlp'.
+        beta: of TokenFuser, 'linear', 'mlp' or 'conv'.
         fuser_norm: of TokenFuser, 'none', 'grid' or 'full'.
-        mix_init: of TokenFuser, 'identity' or 'released'.
+        mix_init: of TokenFuser with fuser_norm='full', 'identity' or 'released'.
         head: 'gap', or 'token' for a model without reductions.
         head_bias: what every bias of the head starts with; below 0 where the loss is a sigmoid
             over many classes.
@@ -207,6 +230,9 @@ def _check_parts(
         _refuse_unused(f'tokenizer={tokenizer!r}; use token_learner', **learner)
     if fuser != 'token_fuser':
         _refuse_unused(f'fuser={fuser!r}; use token_fuser', **mixing)
+    if mixing['fuser_norm'] != 'full':
+        where = f'fuser_norm={mixing["fuser_norm"]!r}; use full'
+        _refuse_unused(where, mix_init=mixing['mix_init'])
     if fuser == 'unpool' and tokenizer in ('dense', 'pooled_dense'):
         raise ValueError(f'tokenizer={tokenizer!r} has no maps to unpool with; use another fuser')
     if tokenizer == 'merge' and spec.fuser:
@@ -232,17 +258,20 @@ def _reductions(
     spec: Spec, tokenizer: str, learner: Mapping[str, Any], numerics: Mapping[str, Any]
 ) -> tuple[tuple[int, Factory], ...]:
     """Pairs of layer and factory, for `Encoder`."""
-    left = list(enumerate(reversed(range(1, len(spec.at) + 1))))
+    # Each place, and how many there are from it on.
+    places = list(zip(spec.at, range(len(spec.at), 0, -1), strict=True))
     if spec.pool is not None:
-        return tuple((spec.at[i], partial(SpatialPooling, spec.pool, places)) for i, places in left)
+        return tuple((at, partial(SpatialPooling, spec.pool, left)) for at, left in places)
     if spec.tokens is None:
         return ()
     factory = find('tokenizer', tokenizer, TOKENIZERS, nn.Module)
     settings = {**learner, **numerics} if tokenizer == 'token_learner' else numerics
     make = partial(factory, spec.tokens, **accepted(factory, settings))
-    make()  # so that a bad setting is told now and not when the model is traced
+    made = make()  # so that a bad setting is told now and not when the model is traced
+    if spec.fuser:
+        check_return_maps(made)
     if tokenizer == 'merge':
-        return tuple((spec.at[i], partial(make, places=places)) for i, places in left)
+        return tuple((at, partial(make, places=left)) for at, left in places)
     return ((spec.at[0], make),)
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from token_learner.attention import Attention, check_attention
-from token_learner.checks import accepted, check_choice, find, refuse_unused
+from token_learner.checks import accepted, check_choice, check_return_maps, find, refuse_unused
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.fuser import TokenFuser
 from token_learner.pooling import GridSplit
@@ -193,7 +193,8 @@ def _tokenizer(kind: str, num_tokens: int, pooling: str, dtype: Any) -> Factory 
         return None
     settings = {'pooling': pooling} if kind == 'token_learner' else {}
     make = partial(factory, num_tokens, **accepted(factory, {'dtype': dtype, **settings}))
-    make()  # so that a bad setting is told now and not when the model is traced
+    # A bad setting is told now, and not when the model is traced.
+    check_return_maps(make())
     return make
 
 

@@ -50,6 +50,20 @@ def accepted(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[
     return {key: value for key, value in settings.items() if key in parameters}
 
 
+def parameters_of(module: Any) -> Collection[str]:
+    """Names of what a module is called with."""
+    return inspect.signature(type(module).__call__).parameters
+
+
+def check_return_maps(tokenizer: Any) -> None:
+    """Raises ValueError unless a tokenizer can stand before a fuser."""
+    if 'return_maps' not in parameters_of(tokenizer):
+        raise ValueError(
+            f'{type(tokenizer).__name__} makes no tokens that a fuser writes back; leave out the '
+            'fuser, or use a tokenizer with return_maps'
+        )
+
+
 def check_positive(name: str, value: int) -> None:
     """Raises ValueError unless `value` is at least 1."""
     if value < 1:

@@ -6,8 +6,9 @@ Two conventions of the paper turn operations into GFLOPs:
   optimises: a multiply-add is 1, another elementwise operation 1/2, exponentials and other
   transcendental functions nothing, and a convolution counts only the taps that lie inside the
   image. Batch 1, no class token.
-- the bottleneck tables (NeurIPS Tables 6 and 7) print 2 for a multiply-add, taps outside the
-  image included, and 6 for an attention logit: 5 for its softmax and 1 for its scale.
+- the bottleneck tables (TPAMI version, Tables 11 to 13) print 2 for a multiply-add, taps outside
+  the image included, and 6 for an attention logit: 5 for its softmax and 1 for its scale. The rows
+  with TokenLearner leave out some sums, which `benchmarks/bottleneck_counts.py` has.
 
 `jax.jit(f).lower(...).cost_analysis()['flops']` is the first one times 2e9, but adds up in float32
 and loses up to 4e-5 of a large model; these counts are exact integers.
@@ -67,7 +68,7 @@ def count(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, Cost]:
 
     Nothing is computed: the model is traced. It is counted as it is built, with one exception:
     layers under `scan` count as often as they run. For the paper's figures attention is written
-    out: `attention='xla'`, and `vector_attention='plain'` of bottleneck models.
+    out, as `token_learner.build.build_countable` has it.
 
     Args:
         model: a Flax module.

@@ -1,6 +1,5 @@
 """The transformer encoder, with token reductions and fusers as factories."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,8 +11,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from token_learner.attention import IMPLEMENTATIONS, Attention, Bias
-from token_learner.checks import check_choice
-from token_learner.merging import TokenMerging
+from token_learner.checks import check_choice, check_return_maps, parameters_of
 from token_learner.mlp import Mlp
 from token_learner.partitioning import shard_batch
 
@@ -36,7 +34,7 @@ class EncoderBlock(nn.Module):
         attention: implementation, see `dot_product_attention`.
         dropout: rate after the attention and inside the MLP.
         dtype: type of the computation; parameters are float32.
-        gelu: of the MLPs, 'tanh' or 'erf'.
+        gelu: of the MLP, 'tanh' or 'erf'.
     """
 
     heads: int
@@ -88,8 +86,8 @@ class Encoder(nn.Module):
 
     A reduction `(k, factory)` stands before block k, counted from 0: `factory(name=...)`
     makes a module from frames [b, t, h, w, c] to tokens [b, t, s, c], or to a smaller
-    grid [b, t, h', w', c] that a later reduction may reduce again. `TokenMerging` also
-    merges tokens that are no grid any more.
+    grid [b, t, h', w', c] that a later reduction may reduce again. One whose call has
+    `sizes`, as `TokenMerging`'s, also merges tokens that are no grid any more.
 
     Without a fuser the later blocks work on the tokens (Fig. 3a of the TPAMI version).
     With one, tokenizer, block and fuser repeat in every block from k on, each with
@@ -169,27 +167,28 @@ class Encoder(nn.Module):
         """
         reductions = dict(self.reductions)
         sizes: Array | None = None
+        block = partial(
+            EncoderBlock,
+            self.heads,
+            self.mlp_dim,
+            attention=self.attention,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            gelu=self.gelu,
+        )
         for first, end in runs(self.layers, self.reductions):
             tokenizer = reductions.get(first)
             scanned = self.scan and end - first > 1
+            if tokenizer and not self.fuser:
+                x, grid, sizes = self._reduce(first, tokenizer, x, grid, sizes, train)
             layer = partial(
                 _apply_layer,
-                block=partial(
-                    EncoderBlock,
-                    self.heads,
-                    self.mlp_dim,
-                    attention=self.attention,
-                    dropout=self.dropout,
-                    dtype=self.dtype,
-                    gelu=self.gelu,
-                ),
+                block=block,
                 tokenizer=tokenizer,
                 fuser=self.fuser if tokenizer else None,
                 grid=grid,
                 apply=partial(_apply, remat=self.remat, scanned=scanned, train=train),
             )
-            if tokenizer and not self.fuser:
-                x, grid, sizes = self._reduce(first, tokenizer, x, grid, sizes, train)
             bias = None if sizes is None else jnp.log(sizes.reshape(x.shape[0], 1, 1, -1))
             drops = self._drops(first, end)
             if scanned:
@@ -223,8 +222,8 @@ class Encoder(nn.Module):
         b, _, c = x.shape
         reduction = factory(name=f'tokenizer_{layer}')
         apply = partial(_apply, remat=self.remat, scanned=False, train=train)
-        if isinstance(reduction, TokenMerging):
-            grid = (*grid, 1)[:3]  # tokens merge as a grid of one column
+        if 'sizes' in parameters_of(reduction):  # it merges tokens, which may be no grid any more
+            grid = (*grid, 1)[:3]  # tokens are a grid of one column
             sizes = None if sizes is None else sizes.reshape(b, *grid)
             tokens, sizes = apply(reduction, x.reshape(b, *grid, c), sizes)
         elif len(grid) == 3:
@@ -258,11 +257,7 @@ def _apply_layer(
     b, _, c = x.shape
     frames = x.reshape(b, *grid, c)
     made = tokenizer(name=f'tokenizer{suffix}')
-    if 'return_maps' not in inspect.signature(type(made).__call__).parameters:
-        raise ValueError(
-            f'{type(made).__name__} makes no tokens that a fuser writes back; leave out the fuser, '
-            'or use a tokenizer with return_maps'
-        )
+    check_return_maps(made)
     tokens, maps = apply(made, frames, return_maps=True)
     x = apply(block(name=f'block{suffix}'), tokens.reshape(b, -1, c), None, drop)
     x = apply(fuser(name=f'fuser{suffix}'), x.reshape(tokens.shape), frames, maps)

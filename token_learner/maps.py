@@ -26,10 +26,12 @@ def apply_with_maps(
     """
     logits, sown = model.apply(variables, images, mutable='intermediates')
     maps = {}
-    for path, (value,) in flatten_dict(dict(sown['intermediates'])).items():
+    for path, values in flatten_dict(dict(sown['intermediates'])).items():
         if path[-1] == 'maps':
-            # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps.
-            *_, layer = re.findall(r'_(\d+)/', '/'.join(path))
+            # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps; a tokenizer
+            # may have its maps from one inside it, whose name has a number too.
+            layer, *_ = re.findall(r'_(\d+)/', '/'.join(path))
+            (value,) = values
             # A factorised encoder has the times of a clip in the batch.
             maps[int(layer)] = value.reshape(len(images), -1, *value.shape[2:])
     return logits, dict(sorted(maps.items()))

@@ -1,4 +1,4 @@
-"""The two-layer perceptron of encoder blocks, TokenLearner v1.1 and TokenFuser."""
+"""The two-layer perceptron of encoder blocks, tokenizers and fusers."""
 
 import flax.linen as nn
 from flax.typing import Dtype

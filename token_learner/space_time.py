@@ -8,17 +8,14 @@ Source: TPAMI version, Sec. 6.1, 6.3 and Appendix D; their public code is not kn
 are written after the text and the counts of Tables 12 and 13.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice
+from token_learner.encoder import Factory
 from token_learner.mlp import Mlp
-
-Factory = Callable[..., nn.Module]
 
 # Before a ReLU; by the outputs, as X3D's (He et al., arXiv:1502.01852).
 CONV_INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

@@ -80,7 +80,7 @@ class ResidualModule(nn.Module):
     def __call__(
         self, x: Float[Array, 'b t h w c'], mask: Mask = None, *, train: bool = False
     ) -> Float[Array, 'b t h2 w2 d']:
-        """Maps activations [b, t, h, w, c] to [b, t, h / stride, w / stride, outer]."""
+        """Maps activations [b, t, h, w, c] to [b, t, h / stride, w / stride, outer], rounded up."""
         x = shard_batch(x)
 
         def conv(features: int, size: int, stride: int, name: str) -> nn.Conv:
@@ -153,8 +153,11 @@ class X2plus1D(nn.Module):
                 f'replaced={self.replaced} is no number of modules; use 0 to {modules}, which the '
                 'last block has'
             )
-        if self.replaced and not self.layers:
-            raise ValueError(f'replaced={self.replaced} modules have no layers; give layers')
+        if bool(self.replaced) != bool(self.layers):
+            raise ValueError(
+                f'replaced={self.replaced} modules have {len(self.layers)} layers; give both or '
+                'neither'
+            )
         if self.replaced == modules and self.layers[0][1] is not None:
             raise ValueError(
                 'the first module of the last block halves the grid, which needs a conv2d as its '

@@ -247,7 +247,7 @@ def _of_config(
     flat: Mapping[str, np.ndarray], config: Mapping[str, Any], data: Mapping[str, Any], labels: str
 ) -> Weights:
     """Weights of ours, with the settings of their model, clips and data."""
-    clip = {'clip': {}, **config}['clip']  # checkpoints are older than videos
+    clip = config['clip']
     size = (*([clip['frames']] if clip else []), data['resolution'], data['resolution'])
     about = {f'model.{key}': value for key, value in config['model'].items()}
     about |= {f'dataset.{key}': data[key] for key in ('mean', 'std')}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from token_learner.build import build_model, replace_settings
+from token_learner.build import build_countable
 from token_learner.counting import count_program
 from trainers.checks import check_model
 from trainers.collectives import find_collectives
@@ -129,10 +129,7 @@ def count_flops(experiment: Experiment, state: Any, batch: Any) -> int:
 
     Counted in a trace, a multiply-add as 2; layers under scan as often as they run.
     """
-    settings = replace_settings(  # a kernel's are not seen
-        experiment.model_settings, attention='xla', vector_attention='plain'
-    )
-    model = build_model(settings, len(experiment.data.dataset.label_names))
+    model = build_countable(experiment.model_settings, len(experiment.data.dataset.label_names))
     counted = dataclasses.replace(experiment, model=model)
     cost = count_program(partial(train_step, counted), state, batch)
     return 2 * cost.macs + cost.elementwise

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from token_learner.build import build_model, replace_settings
+from token_learner.build import build_countable
 from token_learner.counting import Cost, count
 from trainers.experiment import Experiment
 from trainers.metrics import Metrics
@@ -69,9 +69,6 @@ def conditions(experiment: Experiment) -> dict[str, Any]:
 
 def count_example(experiment: Experiment) -> Cost:
     """Parameters and operations for one image or clip, see `token_learner.counting`."""
-    settings = replace_settings(
-        experiment.model_settings, attention='xla', vector_attention='plain'
-    )
-    model = build_model(settings, len(experiment.data.dataset.label_names))
+    model = build_countable(experiment.model_settings, len(experiment.data.dataset.label_names))
     images = jax.ShapeDtypeStruct((1, *experiment.input_shape), jnp.float32)
     return count(model, images)['']

@@ -91,6 +91,8 @@ def _scenic(model: nn.Module) -> Names:
                 'fuser_mix_norm2': 'norm_out',
             },
         }
+        if model.beta == 'conv':
+            raise ValueError("scenic has no beta='conv'; use 'mlp'")
         # Scenic's beta has been an MLP since 09480e7: nothing there fits a linear one.
         beta = {'mlp': _below('token_masking', 'beta', _MLP), 'linear': {}}
         return {'Dense_0': 'mix'} | norms[model.norm] | beta[model.beta]
