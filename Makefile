@@ -27,8 +27,12 @@ ablation: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
+# The tests that do not take long; test-all has all. `make test-all TESTS=tests/test_fuser.py` runs a file.
+PYTEST = BEAM_PYTHON=$(abspath $(BEAM))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) $(BEAM_READY)
-	BEAM_PYTHON=$(abspath $(BEAM))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(PYTEST) -m 'not slow' $(TESTS)
+test-all: $(READY) $(BEAM_READY)
+	$(PYTEST) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

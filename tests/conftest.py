@@ -29,6 +29,11 @@ CHECKED = [
 install_import_hook(CHECKED, 'beartype.beartype')
 
 
+def slow(*values):
+    """A case of `parametrize` that is in `make test-all` alone."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope='session')
 def fakes(tmp_path_factory):
     """A folder of small prepared sets, 160 examples of each to train on and 40 to test on."""

@@ -80,6 +80,7 @@ def test_only_training_augments():
     assert jnp.abs(preprocess(images, KEYS[:1]) - preprocess(images)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_augmentation_follows_from_the_example_for_any_number_of_processes_and_microbatches():
     """Several processes put the batch's rows in the order of their shares."""
     losses = []

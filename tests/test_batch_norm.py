@@ -111,6 +111,7 @@ def close(a, b, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_does(one, trained, batches):
     many = Run(on(one.experiment, 2, 4))
     assert any('fsdp' in x.sharding.spec for x in jax.tree.leaves(many.first.params))
@@ -141,6 +142,7 @@ def test_statistics_are_those_of_the_examples_that_count():
     close((y[mask], masked), (expected, alone), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_microbatches_have_statistics_of_their_own(one, batches):
     message = "microbatches=2 would change .* or config.batch_statistics='microbatch'"
     with pytest.raises(UserError, match=message):
@@ -188,6 +190,7 @@ def save(experiment, workdir, state):
     return jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_statistics_are_restored_on_another_mesh(saved):
     experiment, workdir, state = saved
     restored = restore_trained(workdir, on(experiment, 2, 4))
@@ -203,6 +206,7 @@ def test_statistics_are_restored_on_another_mesh(saved):
             restore_trained(workdir, make_experiment(config))
 
 
+@pytest.mark.slow
 def test_the_export_has_the_statistics_and_predicts_the_same(saved):
     experiment, workdir, state = saved
     folder = export(experiment, workdir)
@@ -227,6 +231,7 @@ def test_maps_are_drawn_over_the_frames_of_clips(saved):
         assert gif.n_frames == 2
 
 
+@pytest.mark.slow
 def test_a_plain_model_begins_one_with_token_learner(tmp_path):
     plain, new = tiny('X2plus1D-mini'), ('^head/', 'block_0_module_1/(tl|conv1d)')
     source = drawn_state(plain)
@@ -276,6 +281,7 @@ def test_what_does_not_run_is_told_before_the_first_step():
     check_model(make(**{'model.tokenizer': 'dense', 'dataset.eval_resolution': 16}))
 
 
+@pytest.mark.slow
 def test_operations_of_a_step():
     experiment = make()
     flops = count_flops(experiment, abstract_state(experiment), abstract_batch(experiment))

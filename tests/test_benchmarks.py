@@ -26,6 +26,7 @@ def step(*args):
     return run('-m', 'benchmarks.step', '--res=16', '--rounds=1', '--side=64', *args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('spec', 'other', 'clip', 'modes'),
     [
@@ -53,6 +54,7 @@ def test_step_times_models_with_settings_of_their_own(tmp_path, spec, other, cli
         assert copies * params < first['memory_bytes'] < 20 * params
 
 
+@pytest.mark.slow
 def test_a_model_of_the_kinetics_tables_planned(tmp_path):
     command = ['-m', 'benchmarks.kinetics_plans', '--topology=cpu:8']
     small = ['--config=configs/kinetics400.py:runlocal', f'--json={tmp_path / "plans.json"}']
@@ -62,6 +64,19 @@ def test_a_model_of_the_kinetics_tables_planned(tmp_path):
     (plan,) = json.loads((tmp_path / 'plans.json').read_text())['plans']
     assert plan['fits']
     assert (plan['overrides'], plan['refused'], plan['devices']) == ([], {}, 8)
+
+
+@pytest.mark.slow
+def test_the_largest_batch_of_a_machine(tmp_path):
+    command = ['-m', 'benchmarks.largest_batch', '--topology=v5e:2x2', '--unit=32768', '--first=1']
+    file = tmp_path / 'largest.json'
+    model = '--config=configs/imagenet_finetune.py:model=mini/32,res=224'
+    status, out, err = run(*command, f'--json={file}', '--', model)
+    assert status == 0, err
+    found = json.loads(file.read_text())
+    fit = [plan['batch_size'] for plan in found['tried'] if plan['fits']]
+    assert max(fit) == found['largest'] < found['tried'][-1]['batch_size']
+    assert f'v5e:2x2: {found["largest"]} is the largest batch' in out
 
 
 def test_the_plans_of_the_kinetics_tables_are_of_all_their_models():
@@ -129,6 +144,7 @@ def test_both_input_pipelines_see_the_same_images(tmp_path):
         assert epoch[0]['image'].shape == (4, 48, 48, 3)
 
 
+@pytest.mark.slow
 def test_both_input_pipelines_see_the_same_videos(tmp_path):
     path = films.write_files(tmp_path, 4)
     experiment = opened(VIDEOS, tmp_path, 2)
@@ -171,6 +187,7 @@ def by_video(batch):
     return [(name, batch['video'])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('config', 'unit', 'others'),
     [(INPUT, 'images', images.OTHERS), (VIDEOS, 'clips', videos.OTHERS)],
@@ -191,6 +208,7 @@ def test_input_compares_configs(tmp_path, config, unit, others):
         assert all(len(found['interval_95']) == 2 for found in of.values())
 
 
+@pytest.mark.slow
 def test_input_adds_up_the_memory_of_all_processes(tmp_path):
     command = ['-m', 'benchmarks.input', '--config', VIDEOS, '--memory']
     small = ['--examples=5', '--batch=5', '--clips=2000', '--workers=1']
@@ -202,6 +220,16 @@ def test_input_adds_up_the_memory_of_all_processes(tmp_path):
     after = [size for at, size in found['resident_bytes'].items() if int(at) >= 1000]
     assert found['growth'] == max(after) / after[0] - 1 < 0.3
     assert found['workers'] == 1
+
+
+def test_records_of_other_lengths_are_read_in_turn(tmp_path):
+    file = tmp_path / 'records.json'
+    command = ['-m', 'benchmarks.records', '--frames', '16', '250', '--videos=2', '--rounds=1']
+    status, _, err = run(*command, f'--json={file}')
+    assert status == 0, err
+    short, whole = json.loads(file.read_text())['rows']
+    assert [short['frames_per_record'], whole['frames_per_record']] == [16, 250]
+    assert 0 < short['mb_read'] < whole['mb_read']
 
 
 def test_the_forms_of_vector_attention_side_by_side(tmp_path):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.conftest import slow
 from tests.test_train import make, on
 from trainers.checkpoints import open_checkpoints, restore_trained
 from trainers.construct import UserError
@@ -69,7 +70,7 @@ def copy(saved, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('mesh', [(4, 1, 1), (1, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize('mesh', [(1, 2, 2), slow((4, 1, 1)), slow((1, 1, 1))])
 def test_a_checkpoint_of_eight_devices_goes_on_on_fewer(experiment, saved, mesh):
     workdir, expected = saved
     fewer = on(experiment, *mesh)
@@ -101,7 +102,10 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize('kind', DAMAGE)
+FIRST, *REST = DAMAGE
+
+
+@pytest.mark.parametrize('kind', [FIRST, *map(slow, REST)])
 def test_the_step_before_a_damaged_one_is_taken(experiment, copy, kind, caplog):
     DAMAGE[kind](copy / 'checkpoints' / '6')
     with open_checkpoints(copy, experiment) as checkpoints:

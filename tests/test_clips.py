@@ -233,6 +233,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_mid_epoch_with_worker_processes_changes_no_sample(tmp_path):
     """1,000 videos in batches of 48: 24 batches are an epoch and a bit."""
     (tmp_path / 'run.py').write_text(RUN)

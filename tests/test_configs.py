@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from tests.conftest import slow
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.plan import abstract_batch
@@ -53,6 +54,17 @@ PARAMETERS = {
     ('avid', 'runlocal'): 180_415,
 }
 
+# Those that take long to trace.
+LARGE = {
+    ('jft_pretrain', 'model=L/16-16at12'),
+    ('kinetics600', ''),
+    ('kinetics400', 'model=X2plus1D-M'),
+    ('charades', ''),
+    ('charades', 'fps=6,model=X2plus1D-M'),
+    ('charades', 'model=ViViT-B/16x2'),
+    ('avid', ''),
+}
+
 
 def make(name, arg=''):
     config = importlib.import_module(f'configs.{name}').get_config(arg)
@@ -64,7 +76,11 @@ def test_every_config_has_a_count():
     assert {name for name, _ in PARAMETERS} == names
 
 
-@pytest.mark.parametrize(('name', 'arg'), PARAMETERS, ids=lambda x: x or 'default')
+@pytest.mark.parametrize(
+    ('name', 'arg'),
+    [slow(*case) if case in LARGE else case for case in PARAMETERS],
+    ids=lambda x: x or 'default',
+)
 def test_a_train_step_traces_at_full_size(name, arg):
     experiment = make(name, arg)
     state = abstract_state(experiment)

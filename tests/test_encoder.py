@@ -32,6 +32,7 @@ def block(params, name, x):
     return EncoderBlock(2, 32).apply({'params': params[name]}, x)
 
 
+@pytest.mark.slow
 def test_tokens_take_the_grid_s_place_from_the_layer_on():
     out, params = run(reductions=((2, LEARNER),))
     x = block(params, 'block_1', block(params, 'block_0', X))
@@ -63,6 +64,7 @@ def test_a_reduced_grid_may_be_reduced_again():
         run(reductions=((1, LEARNER), (2, LEARNER)))
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter():
     encoder = Encoder(layers=2, heads=2, mlp_dim=8, reductions=((1, LEARNER),), fuser=TokenFuser)
     x = X[:1, :20]
@@ -94,6 +96,7 @@ def test_bad_places_are_refused(settings, message):
         Encoder(**SIZES, **settings)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32_and_parameters_stay_float32():
     full, params = run(reductions=((2, LEARNER),))
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))

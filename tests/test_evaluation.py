@@ -245,6 +245,7 @@ def parts(experiment, state, evaluate):
         yield name, *found, len(dataset.label_names)
 
 
+@pytest.mark.slow
 def test_few_shot_with_fixed_strength(trained):
     experiment, state = trained
     evaluate = FewShot(experiment=experiment, protocol='lsr_fixed', datasets=SETS, **SHARE)

@@ -123,6 +123,7 @@ def test_a_tokenizer_goes_into_a_bottleneck_model():
     )
 
 
+@pytest.mark.slow
 def test_a_dataset_trains_and_is_evaluated(folder):
     config = read_config(folder / 'experiments' / 'small_digits_config.py', 'model=mini/8-2at2')
     experiment, evaluators, state = train_two_steps(config)
@@ -142,6 +143,7 @@ def teacher(folder):
     return experiment
 
 
+@pytest.mark.slow
 def test_a_task_trains_and_measures(folder, teacher):
     path = folder / 'experiments' / 'distill_config.py'
     experiment, evaluators, state = train_two_steps(read_config(path, 'model=mini/7-2at2'))
@@ -157,6 +159,7 @@ def test_a_task_trains_and_measures(folder, teacher):
         jax.eval_shape(partial(train_step, other), state, batch)
 
 
+@pytest.mark.slow
 def test_the_loss_is_least_where_the_student_is_the_teacher(folder, teacher):
     from experiments.distill import distill, read_teacher
 

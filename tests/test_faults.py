@@ -67,6 +67,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not [p for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_or_it_is_skipped_and_counted(tmp_path):
     status, out, err = run(CONFIG, f'--workdir={tmp_path}', *DIVERGES, '--config.nonfinite=skip')
     assert status == 0, err
@@ -77,6 +78,7 @@ def test_or_it_is_skipped_and_counted(tmp_path):
     assert counts == [9, 10, 10]
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_does_not_end_the_work_and_is_told_of(tmp_path):
     """The limit on the size of files has writes fail as a full disk does."""
     limit = ('prlimit', '--fsize=50000')
@@ -99,6 +101,7 @@ def test_a_disk_too_small_is_told_of_before_training(tmp_path):
         assert run(CONFIG, f'--workdir={disk}', *SHORT, '--config.checkpoint.keep=1')[0] == 1
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_stop_leaves_out_is_made_by_the_next_start(tmp_path, caplog):
     experiment = on(make(batch_size=1000, total_steps=8, log_every_steps=1), 1)
     experiment = dataclasses.replace(experiment, eval_every_steps=4)

@@ -17,6 +17,8 @@ from tests.forked import one_device
 from tests.forked import run as run_program
 from trainers.initialize import read_weights
 
+pytestmark = pytest.mark.slow
+
 PRETRAIN = '--config=configs/jft_pretrain.py:runlocal'
 FINETUNE = '--config=configs/imagenet_finetune.py:runlocal'
 

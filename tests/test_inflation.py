@@ -70,6 +70,7 @@ def begin(model, inputs, ours, old_grid, **options):
     return adapt(ours, target, source_grid=old_grid, target_grid=grid, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('spec', 'settings', 'of_clips', 'inflated'),
     [

@@ -88,6 +88,7 @@ def test_where_there_are_many_a_sample_tells_of_the_labels(kinetics):
     assert lines[0] == lines[1] != lines[2]
 
 
+@pytest.mark.slow
 def test_the_picture_shows_videos_of_all_splits(kinetics, tmp_path, capsys):
     pictures = []
     for name, seed in [('a', 0), ('b', 0), ('c', 1)]:

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.conftest import slow
 from token_learner import build_model, count, stack_layers, unstack_layers
 from token_learner.maps import apply_with_maps
 
@@ -20,6 +21,7 @@ SPECS = {
     'mini/4-16at1at2': {'tokenizer': 'merge'},
     'mini/4-pool2at1at3': {},
 }
+CASES = [spec if spec == 'mini/4-8at1-fuser' else slow(spec) for spec in SPECS]
 
 
 def build(spec, **options):
@@ -59,7 +61,7 @@ def assert_close(ours, expected, rtol=2e-5):
         assert np.abs(a - b).max() <= rtol * scale, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('spec', CASES)
 @pytest.mark.parametrize(
     'options',
     [{'remat': 'dots'}, {'scan': True}, {'scan': True, 'remat': 'full'}],
@@ -70,7 +72,7 @@ def test_remat_and_scan_change_neither_outputs_nor_gradients(spec, options):
     assert_close(run(build(spec, **options), params), expected)
 
 
-@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('spec', CASES)
 def test_bfloat16_is_close(spec):
     params, expected = reference(spec)
     ours = run(build(spec, dtype='bfloat16'), params)
@@ -84,7 +86,7 @@ def test_bfloat16_is_close(spec):
     assert norm(difference) < 0.1 * norm(expected['grads'])
 
 
-@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('spec', CASES)
 def test_stacking_is_undone_without_loss(spec):
     params, _ = reference(spec)
     model = build(spec, scan=True)
@@ -104,6 +106,7 @@ def test_a_layer_s_own_modules_may_be_named_like_layers():
     jax.tree.map(np.testing.assert_array_equal, unstack_layers(stacked), tree)
 
 
+@pytest.mark.slow
 def test_maps_of_a_scanned_model_are_those_of_the_plain_one():
     spec = 'mini/4-8at1-fuser'
     params, _ = reference(spec)
@@ -116,6 +119,7 @@ def test_maps_of_a_scanned_model_are_those_of_the_plain_one():
         np.testing.assert_allclose(sown[f'tokenizer_{layer}']['maps'][0], maps, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_repeats_the_dropout_of_the_forward_pass():
     params, _ = reference('mini/4-8at2')
 

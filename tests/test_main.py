@@ -88,6 +88,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
     assert [x['step'] for x in lines if 'digits/test/top1' in x] == [50, 100, 120]
 
 
+@pytest.mark.slow
 def test_a_signal_has_steps_profiled(tmp_path):
     status, out, err = stop_at(20, signal.SIGUSR1, CONFIG, f'--workdir={tmp_path}', *SHORT)
     assert status == 0, err
@@ -201,6 +202,7 @@ def test_data_that_are_not_there_are_told_of_at_once(tmp_path):
     assert 'ILSVRC2012_img_train.tar' in err
 
 
+@pytest.mark.slow
 def test_cropped_pixels_are_logged(tmp_path):
     status, out, err = run(
         '--config=configs/digits.py:model=mini/9-4at1',

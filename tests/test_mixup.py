@@ -108,6 +108,7 @@ def after_a_step(shares, microbatches, alpha=0.5):
     return found
 
 
+@pytest.mark.slow
 def test_the_step_is_the_same_for_several_processes_and_microbatches():
     whole = after_a_step(1, 1)
     for (state, sums), (expected, expected_sums) in zip(after_a_step(2, 2), whole, strict=True):

@@ -193,6 +193,7 @@ def single(metrics):
     return {name: metric for name, metric in metrics.items() if name.endswith('@1x1_center')}
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_all_views_and_they_are_evaluated_on_their_own(trained):
     experiment, workdir, metrics = trained
     assert len(single(metrics)) == 3
@@ -216,6 +217,7 @@ def test_a_run_ends_with_all_views_and_they_are_evaluated_on_their_own(trained):
     assert evaluate(experiment, evaluators, workdir, 'test') == both
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(trained, tmp_path):
     _, workdir, metrics = trained
     shutil.copytree(workdir, tmp_path / 'run')

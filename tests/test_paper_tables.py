@@ -96,6 +96,7 @@ ROWS = [  # for those of bottleneck models see test_paper_bottleneck.py
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('spec', 'resolution'), COMPUTED)
 def test_counts_are_those_of_the_closed_forms(spec, resolution):
     clip, classes = ((32,), 400) if 'ViViT' in spec else ((), 1000)

@@ -76,6 +76,7 @@ def test_what_a_plan_says_of_a_small_step():
     assert set(plan['collectives']) == {'all-reduce'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 8, 1), (2, 4, 1)])
 def test_fsdp_gathers_parameters_and_no_activations(shape):
     plan = planned(*shape)
@@ -86,6 +87,7 @@ def test_fsdp_gathers_parameters_and_no_activations(shape):
     assert 'all-to-all' not in plan['collectives']
 
 
+@pytest.mark.slow
 def test_operations_of_a_step():
     experiment = on(make(), 1)
     given = abstract_state(experiment), abstract_batch(experiment)
@@ -107,6 +109,7 @@ def test_what_the_compiler_refuses_with():
     assert read_refusal('RESOURCE_EXHAUSTED: other') == 'does not fit: RESOURCE_EXHAUSTED: other'
 
 
+@pytest.mark.slow
 def test_plans_for_a_tpu_that_is_not_there(tmp_path):
     path = tmp_path / 'plan.json'
     command = (CONFIG, '--mode=plan', '--topology=v5e:2x2')

@@ -283,6 +283,7 @@ def test_a_part_whose_file_is_damaged_or_gone_is_made_again(kinetics, whole, tmp
     assert same(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_killed_goes_on(kinetics, whole, tmp_path):
     args = flags(kinetics, tmp_path)
     parts = version(tmp_path) / 'parts'

@@ -39,6 +39,7 @@ class Pair:
         return [p.returncode for p in self.processes], [err for _, err in outputs]
 
 
+@pytest.mark.slow
 def test_two_processes_are_stopped_killed_and_end_as_one_does(tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
     status, _, err = run(CONFIG, f'--workdir={alone}', *SHORT)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.conftest import slow
 from token_learner import (
     DenseTokens,
     Encoder,
@@ -22,6 +23,7 @@ from token_learner import (
     ViT,
     build_model,
 )
+from token_learner.maps import apply_with_maps
 
 GRID = jax.random.normal(jax.random.key(0), (2, 3, 4, 8, 16))  # [b, t, h, w, c]
 
@@ -91,6 +93,7 @@ def test_unpool_is_the_transpose_of_sum_pooling():
         Unpool().apply({}, tokens, GRID)
 
 
+@pytest.mark.slow
 def test_reprojection_is_a_transformer_layer_from_grid_to_tokens():
     tokens = jax.random.normal(jax.random.key(2), (2, 3, 6, 16))
     module = Reprojection(4, 32)
@@ -114,6 +117,7 @@ def test_merging_joins_the_most_similar_and_keeps_means():
     assert sizes.tolist() == [[[2, 2, 2, 2]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_tokens', [1, 3, 17, 31, 32])
 def test_merging_counts_every_position_once(num_tokens):
     module = TokenMerging(num_tokens)
@@ -140,6 +144,7 @@ def test_merging_takes_even_steps_over_several_places():
         TokenMerging(40).apply({}, GRID)
 
 
+@pytest.mark.slow
 def test_merging_equal_tokens_changes_nothing():
     """Sizes go into the attention of later blocks and into the mean before the head."""
     settings = {'spec': 'mini/4', 'attention': 'xla'}
@@ -178,14 +183,14 @@ def test_a_fuser_needs_tokens_to_write_back():
 @pytest.mark.parametrize(
     ('spec', 'settings'),
     [
-        ('mini/4-8at2', {'tokenizer': 'grid'}),
-        ('mini/4-8at0', {'tokenizer': 'dense'}),
-        ('mini/4-8at3', {'tokenizer': 'pooled_dense'}),
-        ('mini/4-8at1at2at3', {'tokenizer': 'merge'}),
-        ('mini/4-pool2at1at2', {}),
-        ('mini/4-8at2-fuser', {'fuser': 'unpool'}),
         ('mini/4-8at2-fuser', {'fuser': 'unpool', 'tokenizer': 'grid'}),
-        ('mini/4-8at2-fuser', {'fuser': 'reprojection', 'tokenizer': 'pooled_dense'}),
+        slow('mini/4-8at2', {'tokenizer': 'grid'}),
+        slow('mini/4-8at0', {'tokenizer': 'dense'}),
+        slow('mini/4-8at3', {'tokenizer': 'pooled_dense'}),
+        slow('mini/4-8at1at2at3', {'tokenizer': 'merge'}),
+        slow('mini/4-pool2at1at2', {}),
+        slow('mini/4-8at2-fuser', {'fuser': 'unpool'}),
+        slow('mini/4-8at2-fuser', {'fuser': 'reprojection', 'tokenizer': 'pooled_dense'}),
     ],
     ids=str,
 )
@@ -228,3 +233,36 @@ def test_a_tokenizer_of_one_s_own_takes_its_place():
     np.testing.assert_allclose(
         encoder.apply(variables, x, (1, 4, 8)), expected, rtol=1e-5, atol=1e-5
     )
+
+
+class Wrapped(nn.Module):
+    """A tokenizer that has its maps from one inside it."""
+
+    num_tokens: int
+
+    @nn.compact
+    def __call__(self, grid, *, train=False, return_maps=False):
+        return TokenLearner(self.num_tokens)(grid, train=train, return_maps=return_maps)
+
+
+def test_maps_of_a_tokenizer_inside_another_are_of_its_layer():
+    model = build_model({'spec': 'mini/8-2at1-fuser', 'tokenizer': f'{__name__}:Wrapped'}, 5)
+    images = jnp.zeros((1, 16, 16, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    _, maps = jax.eval_shape(lambda v: apply_with_maps(model, v, images), variables)
+    assert list(maps) == [1, 2, 3]
+
+
+class Blind(nn.Module):
+    """A tokenizer that makes no tokens for a fuser."""
+
+    num_tokens: int
+
+    def __call__(self, grid, *, train=False):
+        return grid.mean((-3, -2))[..., None, :]
+
+
+@pytest.mark.parametrize('spec', ['mini/8-2at1-fuser', 'X2plus1D-mini:tlx1'])
+def test_a_tokenizer_without_maps_does_not_go_before_a_fuser(spec):
+    with pytest.raises(ValueError, match='Blind makes no tokens that a fuser writes back'):
+        build_model({'spec': spec, 'tokenizer': f'{__name__}:Blind'}, 5)

@@ -43,6 +43,7 @@ def test_the_guide_is_the_program_s_output(capsys):
     assert capsys.readouterr().out == (ROOT / 'docs' / 'reproduce.md').read_text()
 
 
+@pytest.mark.slow
 def test_every_command_builds_and_traces():
     """Layers as a loop or the last block, one class: do spec and resolution go together?"""
     seen = set()

@@ -1,6 +1,7 @@
 """The train step on real digits: devices, sharding, optimizers, schedules, workers."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import digits, moving_digits
 from datasets.pipeline import Reading
-from tests.conftest import run_script
+from tests.conftest import run_script, slow
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
@@ -44,15 +45,19 @@ def losses(experiment, steps):
     return np.array(curve), state
 
 
-def test_eight_devices_give_the_loss_curve_of_one():
-    experiment = make()
-    one, _ = losses(on(experiment, 1), 20)
+@functools.cache
+def losses_of_one(steps):
+    return losses(on(make(), 1), steps)[0]
+
+
+@pytest.mark.parametrize('mesh', [(2, 2, 2), slow((8, 1, 1)), slow((1, 8, 1))], ids=str)
+def test_eight_devices_give_the_loss_curve_of_one(mesh):
+    one, (many, _) = losses_of_one(20), losses(on(make(), *mesh), 20)
     assert one[-1] < one[0]
-    for mesh in [(8, 1, 1), (1, 8, 1), (2, 2, 2)]:
-        many, _ = losses(on(experiment, *mesh), 20)
-        np.testing.assert_allclose(many, one, rtol=1e-5)
+    np.testing.assert_allclose(many, one, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_a_vivit_as_one_does():
     config = moving_digits.get_config('model=ViViT-mini/16x4-2at1-fuser')
     config.clip.frames, config.model.mix_scope = 8, 'clip'
@@ -64,15 +69,16 @@ def test_eight_devices_train_a_vivit_as_one_does():
         np.testing.assert_allclose(many, one, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_microbatches_train_as_the_whole_batch_does():
-    whole, _ = losses(on(make(), 1), 10)
     for mesh in [(1, 1, 1), (2, 2, 2)]:
         parts, _ = losses(on(make(microbatches=4), *mesh), 10)
-        np.testing.assert_allclose(parts, whole, rtol=1e-5)
+        np.testing.assert_allclose(parts, losses_of_one(20)[:10], rtol=1e-5)
     with pytest.raises(UserError, match='8 parts of the mesh and 8 microbatches'):
         make(microbatches=8)
 
 
+@pytest.mark.slow
 def test_scan_and_remat_train_as_plain_layers_do():
     plain, expected = losses(on(make(), 2), 10)
     for options in ({'model.scan': True}, {'model.scan': True, 'model.remat': 'dots'}):
@@ -130,6 +136,7 @@ def test_rules_that_do_not_fit_are_refused(rule, message):
         infer_shardings(tree, mesh, [rule])
 
 
+@pytest.mark.slow
 def test_the_step_is_the_gradient_of_the_mean_over_unmasked_examples():
     experiment = on(make(), 1)
     state = create_state(experiment)
@@ -150,6 +157,7 @@ def first_update(experiment, grads, params):
     return jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p)[0])(grads, params)
 
 
+@pytest.mark.slow
 def test_weight_decay_falls_on_kernels_only_and_clipping_on_the_global_norm():
     experiment = on(make(**{'optimizer.weight_decay': 1.0, 'schedule.warmup_epochs': 0.0}), 1)
     params = create_state(experiment).params
@@ -191,6 +199,7 @@ def test_schedules_rise_and_end_at_zero(name):
     assert float(experiment.schedule(warmup * 3 // 2)) == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches(tmp_path):
     code = (
         'import numpy as np\n'

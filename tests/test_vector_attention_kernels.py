@@ -45,6 +45,7 @@ def by_hand(*args):
     return out[:, :, 0], (ds * k).sum(2), (ds * q).sum(1), (p * g).sum(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('attend', 'args', 'tolerance'),
     [

@@ -53,6 +53,7 @@ def test_metrics_name_the_view(trained):
     assert metrics['moving_digits/test/top1@2x1_probs']['n'] == 1000
 
 
+@pytest.mark.slow
 def test_several_labels_train_and_evaluate(tmp_path):
     experiment = small(several=True, mixup=0.2)
     results = train(experiment, make_evaluators(experiment), tmp_path)

@@ -18,7 +18,7 @@ from datasets.geometry import Resize
 from datasets.make_fake import main as make_fake
 from datasets.pipeline import Reading, eval_batches, train_batches
 from datasets.prepare.__main__ import main as prepare
-from tests.conftest import run_script
+from tests.conftest import run_script, slow
 from tests.forked import one_device, run
 from trainers.charades import read_submission, read_videos, score
 from trainers.checkpoints import open_checkpoints
@@ -219,7 +219,7 @@ def image_model(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize('name', ['kinetics400', 'kinetics600', 'charades', 'avid'])
+@pytest.mark.parametrize('name', ['kinetics600', *map(slow, ['kinetics400', 'charades', 'avid'])])
 def test_from_mp4_files_to_views(others, image_model, tmp_path, name):
     of_images = name.startswith('kinetics')  # those of Charades and AViD begin anew
     command = [

@@ -14,6 +14,7 @@ def images(*shape):
     return jax.random.normal(jax.random.key(0), shape)
 
 
+@pytest.mark.slow
 def test_what_a_patch_does_not_cover_is_cropped():
     vit = ViT(**SIZES, patch=(5, 4))
     x = images(2, 17, 14, 3)  # 3 x 3 patches, 2 rows and 2 columns left over
@@ -31,6 +32,7 @@ def test_a_patch_larger_than_the_image_is_refused():
         ViT(**SIZES, patch=(16, 16)).init(jax.random.key(0), images(1, 28, 12, 3))
 
 
+@pytest.mark.slow
 def test_the_head_reads_the_class_token_or_the_mean():
     x = images(2, 8, 8, 3)
     token = ViT(**SIZES, patch=(4, 4), head='token', representation=5)
@@ -53,6 +55,7 @@ def test_the_head_reads_the_class_token_or_the_mean():
         build_model({'spec': 'mini/4-8at2', 'head': 'token'}, 10)
 
 
+@pytest.mark.slow
 def test_dropout_is_on_only_in_training():
     model = build_model({'spec': 'mini/4-4at1-fuser', 'version': 'v1.1', 'dropout': 0.5}, 10)
     x = images(2, 8, 8, 1)

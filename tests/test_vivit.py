@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.conftest import slow
 from token_learner import ViT, ViViT, build_model, count, parse_spec, stack_layers
 from token_learner.encoder import EncoderBlock
 
@@ -62,12 +63,12 @@ def test_a_tubelet_sees_all_of_its_frames_and_no_other():
 @pytest.mark.parametrize(
     ('spec', 'settings'),
     [
-        ('ViViT-mini/8x2', {}),
-        ('ViViT-mini/8x2', {'head': 'token'}),
-        ('ViViT-mini/4x2-3at2', {}),
         ('ViViT-mini/4x2-3at2-fuser', {'mix_scope': 'clip'}),
-        ('ViViT-mini/8x2', {'temporal_layers': 2, 'head': 'token'}),
-        ('ViViT-mini/4x2-3at2', {'temporal_layers': 2}),
+        slow('ViViT-mini/8x2', {}),
+        slow('ViViT-mini/8x2', {'head': 'token'}),
+        slow('ViViT-mini/4x2-3at2', {}),
+        slow('ViViT-mini/8x2', {'temporal_layers': 2, 'head': 'token'}),
+        slow('ViViT-mini/4x2-3at2', {'temporal_layers': 2}),
     ],
     ids=str,
 )
@@ -159,6 +160,7 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('remat', ['none', 'full'])
 def test_stochastic_depth_rises_from_none_at_the_first_block_to_its_rate(remat):
     settings = {'stochastic_depth': 0.75, 'remat': remat}

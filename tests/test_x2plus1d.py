@@ -78,6 +78,7 @@ def test_the_grammar_of_bottleneck_models():
             parse_spec(text)
 
 
+@pytest.mark.slow
 def test_every_layer_has_gradients_everywhere():
     """At random parameters; all in one program."""
     x = grid(2, 4, 2, 2, 48)
@@ -142,6 +143,7 @@ def test_temporal_convolution_is_a_convolution_over_time_at_each_position():
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vector_transformer_by_hand_and_its_gamma():
     x = grid(2, 5, 6)
     out, params = apply(VectorTransformer(), x)
@@ -206,6 +208,7 @@ def test_the_token_module_begins_as_its_projection_and_sees_all_frames():
     assert np.abs(moved[:, 3]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_norm_statistics_leave_masked_examples_out():
     model = tiny()
     variables = model.init(jax.random.key(0), CLIPS)
@@ -225,6 +228,7 @@ def test_norm_statistics_leave_masked_examples_out():
     assert np.abs(jax.tree.leaves(all_of_them)[0] - jax.tree.leaves(stats)[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_remat_and_bfloat16_compute_the_same():
     variables = random_params(tiny().init(jax.random.key(0), CLIPS))
 
