@@ -131,9 +131,7 @@ def test_bad_settings_are_refused_when_the_model_is_built(settings, message):
         build_model({'spec': 'mini/4-8at2'} | settings, 10)
 
 
-@pytest.mark.parametrize(
-    ('spec', 'build'), [('B/16', build_vit), ('X2plus1D-M', build_x2plus1d)], ids=str
-)
+@pytest.mark.parametrize(('spec', 'build'), [('B/16', build_vit), ('X2plus1D-M', build_x2plus1d)])
 def test_the_config_declares_every_key_with_the_library_s_default(spec, build):
     parameters = inspect.signature(build).parameters
     ours = {k: p.default for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
