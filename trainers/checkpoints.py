@@ -22,8 +22,8 @@ from trainers.processes import (
     all_true,
     from_first,
     is_first,
+    is_multiprocess,
     lost_process,
-    several,
     wait_for_all,
 )
 from trainers.state import TrainState, abstract_state
@@ -108,7 +108,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if several() and kind not in (None, Interrupted):
+        if is_multiprocess() and kind not in (None, Interrupted):
             return  # the others may never come to where this process would wait for them
         self._wait()
         self._manager.close()
@@ -272,7 +272,7 @@ class Checkpoints:
         """Of one process the work goes on; several cannot, as the others wait for this save."""
         self._failed = self._saving
         message = f'the checkpoint of step {self._saving} could not be saved ({_line(problem)})'
-        if several() and isinstance(problem, Exception):
+        if is_multiprocess() and isinstance(problem, Exception):
             if lost_process(problem):
                 raise problem
             raise UserError(f'{message}; mend {self._folder} and run the command again')

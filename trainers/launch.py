@@ -14,7 +14,7 @@ from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 from trainers.export import export
 from trainers.predict import predict, predict_files
-from trainers.processes import several
+from trainers.processes import is_multiprocess
 from trainers.terminal import log_to_terminal
 from trainers.workdir import open_workdir
 
@@ -54,9 +54,9 @@ def launch(
     if '://' in workdir:
         raise UserError(f'--workdir={workdir} is no folder; mount the bucket, and name the folder')
     log_to_terminal()
-    if several() and mode not in ('train', 'eval'):
+    if is_multiprocess() and mode not in ('train', 'eval'):
         raise UserError(f'--mode={mode} is for one process; start one')
-    if several() and mode != 'train':
+    if is_multiprocess() and mode != 'train':
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax only notes it, for `StopSignals`
     experiment = make_experiment(config)
     check_model(experiment)
