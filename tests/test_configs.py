@@ -82,6 +82,31 @@ def test_a_config_says_how_it_is_run_and_has_a_small_form(name):
     assert make(name, 'runlocal').total_steps < make(name).total_steps
 
 
+IMAGE_CONFIGS = ('imagenet_finetune', 'imagenet_scratch', 'imagenet21k_pretrain', 'jft_pretrain')
+
+
+@pytest.mark.parametrize(
+    ('name', 'model', 'res'),
+    [
+        *((name, 'Ti/16-8at6', 64) for name in IMAGE_CONFIGS),
+        ('kinetics400', 'ViViT-Ti/16x2', 64),
+        ('kinetics600', 'X2plus1D-mini:tlx2', 64),
+        ('charades', 'ViViT-Ti/16x2', None),
+        ('avid', 'X2plus1D-mini:tlx2', None),
+        ('digits', 'mini/7', 14),
+        ('moving_digits', 'ViViT-mini/16x4', None),
+    ],
+)
+def test_the_small_form_takes_a_model_and_a_resolution(name, model, res):
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    small = get_config('runlocal')
+    given = get_config(f'runlocal,model={model}' + (f',res={res}' if res else ''))
+    assert (given.model.spec, given.total_steps) == (model, small.total_steps)
+    assert given.dataset.resolution == (res or small.dataset.resolution)
+    assert given.dataset.data_dir == small.dataset.data_dir
+    make_experiment(given.lock())
+
+
 def test_arguments_are_typed_and_leftovers_refused():
     arg = common.parse_arg('a=3,flag', a=1, b=0.5, flag=False)
     assert arg.to_dict() == {'a': 3, 'b': 0.5, 'flag': True}
