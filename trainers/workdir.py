@@ -103,10 +103,11 @@ def log_changes(workdir: Path, config: Mapping[str, Any]) -> None:
 def record_run(workdir: Path, config: Mapping[str, Any]) -> None:
     """Writes the resolved config, the git revision, package versions and the devices.
 
-    Results of an earlier, shorter run are taken away.
+    Results of an earlier, shorter run are taken away, and what one left that was stopped by a loss
+    that is not finite.
     """
     if is_first():
-        for name in ('results.json', 'eval.json'):
+        for name in ('results.json', 'eval.json', 'nonfinite.json'):
             (workdir / name).unlink(missing_ok=True)
     write_json(workdir / 'config.json', config)
     write_json(
