@@ -16,7 +16,8 @@ from trainers.plan import abstract_batch
 from trainers.state import abstract_state
 from trainers.step import train_step
 
-DATASET = common.default_config('mini/4').dataset
+DEFAULT = common.default_config('mini/4')
+DATASET, ADAMW, COSINE = DEFAULT.dataset, DEFAULT.optimizer, DEFAULT.schedule
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
 # Config and argument -> parameters. A config without a count here fails.
@@ -141,6 +142,14 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
         ({'microbatches': 0}, 'microbatches=0 is too small'),
         ({'nonfinite': 'ignore'}, "nonfinite='ignore'"),
+        ({'optimizer': {**ADAMW, 'clip_norm': -1.0}}, 'config.optimizer: clip_norm=-1.0 is not'),
+        ({'optimizer': {**ADAMW, 'weight_decay': -0.1}}, 'weight_decay=-0.1 is not possible'),
+        ({'optimizer': {**ADAMW, 'b1': 1.0}}, 'b1=1.0 is no decay; use 0 or more and less than 1'),
+        ({'optimizer': {**ADAMW, 'b2': float('nan')}}, 'b2=nan is no decay'),
+        ({'optimizer': {**common.MOMENTUM, 'momentum': -0.9}}, 'momentum=-0.9 is no decay'),
+        ({'schedule': {**COSINE, 'learning_rate': 0.0}}, 'learning_rate=0.0 is too small'),
+        ({'schedule': {**COSINE, 'name': 'linear', 'end_learning_rate': -1e-3}}, 'use 0 or more'),
+        ({'epochs': float('inf')}, 'config: cannot convert float infinity to integer'),
         ({'clip': {'frames': 2}}, 'clip is for videos, and digits has images'),
         ({'dataset': {**DATASET, 'name': 'moving_digits'}}, 'config.clip.frames is missing'),
     ],
