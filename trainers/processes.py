@@ -110,7 +110,7 @@ def _on_tpu() -> bool:
 
 def is_first() -> bool:
     """Whether this process writes what all have in common."""
-    return jax.process_index() == 0
+    return not is_multiprocess() or jax.process_index() == 0  # of one no device is asked for it
 
 
 def is_multiprocess() -> bool:
