@@ -18,7 +18,8 @@ from trainers.experiment import Experiment
 from trainers.initialize import begin
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer, was_logged
-from trainers.metrics import Metrics, belongs, count_names
+from trainers.metric_names import belongs
+from trainers.metrics import Metrics, count_names
 from trainers.prefetch import Prefetch
 from trainers.processes import all_true, from_first, is_first
 from trainers.profile import Profiles
@@ -147,7 +148,8 @@ def was_evaluated(workdir: Path, step: int, evaluators: Evaluators) -> bool:
 
     It did not where it was to stop there, or was ended before the evaluation was done.
     """
-    of_first = partial(belongs, evaluator=evaluators.first)
+    first = evaluators.first
+    of_first = partial(belongs, prefix=first.prefix, protocols=first.protocols)
     (logged,) = from_first([was_logged(workdir, step, of_first)])
     return bool(logged)
 
