@@ -68,7 +68,11 @@ def unknown_key(argv: list[str], error: Exception) -> str | None:
     near = re.search(r'Did you mean "(\w+)"', message)
     for flag in (a.partition('=')[0] for a in argv if a.startswith('--config.')):
         if isinstance(error, KeyError | AttributeError) and name and name[0] in flag.split('.'):
-            hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'
+            hint = (
+                f'did you mean {near[1]}?'
+                if near
+                else 'configs/common.py and the config have them all'
+            )
             return f'{flag} is not a known key; {hint}'
     return None
 

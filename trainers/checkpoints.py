@@ -33,8 +33,13 @@ log = logging.getLogger(__name__)
 _SAVE_TIMEOUT_S = 300
 
 
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """What a checkpoint's state belongs to; saved with it and compared when it is restored."""
+def identity(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint's state belongs to; saved with it and compared when it is restored.
+
+    Args:
+        experiment: that is trained.
+        state: of it, or its shapes.
+    """
     return {
         **{
             f'model.{k}': v
@@ -49,7 +54,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         'dataset.channels': experiment.data.dataset.channels,
         'dataset.labels': labels_digest(experiment.data.dataset.label_names),
         **({} if experiment.clip is None else {'clip.frames': experiment.clip.frames}),
-        'state': _digest(_shapes(abstract_state(experiment))),
+        'state': _digest(_shapes(state)),
     }
 
 
@@ -81,7 +86,8 @@ class Checkpoints:
         if keep_every_steps is not None:
             check_positive('keep_every_steps', keep_every_steps)
         self._experiment, self._read_only = experiment, read_only
-        self._target, self._identity = abstract_state(experiment), identity(experiment)
+        self._target = abstract_state(experiment)
+        self._identity = identity(experiment, self._target)
         self._every, self._keep, self._keep_every = every_steps, keep, keep_every_steps
         self._folder = workdir / 'checkpoints'
         self._unfinished = _unfinished_steps(self._folder)
