@@ -119,10 +119,15 @@ def test_the_program_writes_and_refuses(tmp_path, capsys):
     assert out.read_text().startswith('<?xml')
     assert main(['flops', str(run), f'--out={tmp_path / "plot.png"}']) == 0
     (tmp_path / 'empty').mkdir()
+    damaged = write_run(tmp_path / 'damaged')
+    (damaged / 'metrics.jsonl').write_text('{"step": 1}}\n')
+    (damaged / 'results.json').write_text('{')
     capsys.readouterr()
     for args, message in (
         (['curves', str(tmp_path / 'empty')], 'has no metrics; name the workdir'),
         (['flops', str(tmp_path / 'empty')], 'has no results.json; name finished runs'),
+        (['curves', str(damaged)], 'metrics.jsonl is damaged (Extra data'),
+        (['flops', str(damaged)], 'results.json is damaged (Expecting'),
         (['curves', str(run), '--out=plot.txt'], 'plot.txt is no .png, .svg or .pdf'),
     ):
         assert main(args) == 1
