@@ -109,7 +109,7 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
     for workdir, run in zip(workdirs, short_names(workdirs), strict=True):
         lines = read_metrics(workdir)
         if not lines:
-            raise ValueError(f'{workdir} has no metrics; name one of a run that has logged some')
+            raise ValueError(f'{workdir} has no metrics; name the workdir of a run with some')
         for measure, curves in collect_curves(lines).items():
             for name, curve in curves.items():
                 together[measure][f'{run}: {name}' if len(workdirs) > 1 else name] = curve
