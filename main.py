@@ -39,10 +39,10 @@ flags.DEFINE_bool('debug', False, 'Show the traceback of an error in the input.'
 FLAGS = flags.FLAGS
 
 
-def fail(error: BaseException, message: str) -> int:
-    """Reports wrong input in one line."""
-    if any(re.fullmatch('--?debug(=true)?', a) for a in sys.argv):
-        raise error
+def fail(message: str) -> int:
+    """Reports the error that is handled in one line, with --debug below its traceback."""
+    if any(re.fullmatch('--?debug(=(true|t|1))?', a, re.IGNORECASE) for a in sys.argv):
+        traceback.print_exc()  # FLAGS may not be there: they are what could not be parsed
     print('error:', ' '.join(message.split()), file=sys.stderr)
     return 1
 
@@ -57,7 +57,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except SystemExit:  # --help; absl ends it with 1
         sys.exit(0)
     except Exception as error:  # a config file is a program: anything may go wrong in it
-        sys.exit(fail(error, unknown_key(argv, error) or last_line(error)))
+        sys.exit(fail(unknown_key(argv, error) or last_line(error)))
     return rest
 
 
@@ -68,7 +68,11 @@ def unknown_key(argv: list[str], error: Exception) -> str | None:
     near = re.search(r'Did you mean "(\w+)"', message)
     for flag in (a.partition('=')[0] for a in argv if a.startswith('--config.')):
         if isinstance(error, KeyError | AttributeError) and name and name[0] in flag.split('.'):
-            hint = f'did you mean {near[1]}?' if near else 'configs/common.py has them all'
+            hint = (
+                f'did you mean {near[1]}?'
+                if near
+                else 'configs/common.py and the config have them all'
+            )
             return f'{flag} is not a known key; {hint}'
     return None
 
@@ -88,7 +92,7 @@ def main(argv: list[str]) -> int:
         status = run(argv)
     except Exception as error:
         if lost := lost_process(error):
-            fail(error, lost)
+            fail(lost)
             status = LOST_PROCESS
         else:
             traceback.print_exc()
@@ -102,17 +106,14 @@ def run(argv: list[str]) -> int:
     """Does what the flags say; the exit status."""
     from trainers.construct import UserError
     from trainers.interrupt import Interrupted
-    from trainers.launch import launch
+    from trainers.launch import FLAG_MODES, check_flags, launch, launch_export
     from trainers.memory import keep_freed_memory
     from trainers.processes import join_processes, leave
 
     logging.set_verbosity(logging.WARNING)
     try:
+        check_flags(FLAGS.mode, {name: FLAGS[name].value for name in FLAG_MODES}, argv[1:])
         if FLAGS.weights is not None:
-            from trainers.launch import launch_export
-
-            if FLAGS['config'].value or FLAGS.evaluator:
-                raise UserError('--weights goes with files alone; leave out the other flags')
             names = ('weights', 'mode', 'workdir', 'layer', 'tokens')
             launch_export(files=argv[1:], **{name: FLAGS[name].value for name in names})
             return 0
@@ -123,7 +124,7 @@ def run(argv: list[str]) -> int:
         names += ('layer', 'tokens')
         launch(FLAGS.config, files=argv[1:], **{name: FLAGS[name].value for name in names})
     except (UserError, OSError) as error:
-        return fail(error, str(error))
+        return fail(str(error))
     except KeyboardInterrupt:  # before training, or a second time
         leave(130)
         return 130

@@ -13,7 +13,7 @@ weight decay and dropout, scale jitter, random crops and flips. Paper: mean accu
 Evaluated is the clip in the middle; Table 11 has `avid/val/mean_class@1x1_logits`.
 
 docs/bottleneck.md has the models, docs/video_data.md how the set is prepared. Arguments: model (a
-spec), fps, per_core, runlocal (a mini model on made videos, 30 s on two cores).
+spec), fps, per_core, runlocal (on made videos, by default a mini model, 30 s on two cores).
 """
 
 from ml_collections import ConfigDict
@@ -22,9 +22,9 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    defaults = {'model': 'X2plus1D-M:tlx3', 'fps': 12, 'per_core': False, 'runlocal': False}
-    arg = common.parse_arg(arg, **defaults)
-    config = common.default_config(common.LOCAL_BOTTLENECK_MODEL if arg.runlocal else arg.model)
+    arg = common.parse_arg(arg, model='', fps=12, per_core=False, runlocal=False)
+    small, full = common.LOCAL_BOTTLENECK_MODEL, 'X2plus1D-M:tlx3'
+    config = common.default_config(common.choose(arg.model, small, full, arg.runlocal))
     config.batch_size = 512
     common.use_videos(config, 'avid', ('train', 'val'), arg.fps, clip=(64, 1))
     common.use_bottleneck_recipe(config, 0.025, arg.per_core)

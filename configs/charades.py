@@ -16,7 +16,7 @@ logit: `charades/test/map@allx1_max`.
 
 From scratch, or from a Kinetics checkpoint: --config.init_from.path=WORKDIR. docs/bottleneck.md has
 the models, docs/video_data.md how the set is prepared. Arguments: model (a spec), fps (6 or 12),
-per_core, runlocal (a mini model on made videos, 30 s on two cores).
+per_core, runlocal (on made videos, by default a mini model, 30 s on two cores).
 """
 
 from ml_collections import ConfigDict
@@ -25,9 +25,9 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    defaults = {'model': 'X2plus1D-M:conv2d_tlx3', 'fps': 12, 'per_core': False, 'runlocal': False}
-    arg = common.parse_arg(arg, **defaults)
-    config = common.default_config(common.LOCAL_BOTTLENECK_MODEL if arg.runlocal else arg.model)
+    arg = common.parse_arg(arg, model='', fps=12, per_core=False, runlocal=False)
+    small, full = common.LOCAL_BOTTLENECK_MODEL, 'X2plus1D-M:conv2d_tlx3'
+    config = common.default_config(common.choose(arg.model, small, full, arg.runlocal))
     config.batch_size = 256
     common.use_videos(config, 'charades', ('train', 'test'), arg.fps, clip=(64, 1))
     common.use_bottleneck_recipe(config, 0.8, arg.per_core)

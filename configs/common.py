@@ -36,6 +36,11 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     return values
 
 
+def choose(given: Any, small: Any, full: Any, runlocal: bool) -> Any:
+    """What is given, unless that is '' or 0; else the value of the small form, or of the recipe."""
+    return given or (small if runlocal else full)
+
+
 _TRUTH = {'true': True, 'True': True, '1': True, 'false': False, 'False': False, '0': False}
 
 
@@ -251,6 +256,7 @@ def use_images(config: ConfigDict, name: str, splits: tuple[str, str], resolutio
         config.model.scan = True
 
 
+LOCAL_IMAGE_MODEL = 'mini/8-4at2'
 LOCAL_VIDEO_MODEL = 'ViViT-mini/8x2-4at2'
 LOCAL_BOTTLENECK_MODEL = 'X2plus1D-mini:conv2d_tlx2'
 
@@ -350,14 +356,13 @@ def use_color(config: ConfigDict) -> None:
     config.augment.color = {'prob_color_augment': 0.8, 'prob_color_drop': 0.1}
 
 
-def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
+def run_locally(config: ConfigDict, steps: int) -> None:
     """Makes of a recipe its small form: fake data of runs/fake, a mini model, few steps.
 
     python -m datasets.make_fake jft imagenet2012 imagenet2012_real imagenet21k caltech101 dtd \
         --out=runs/fake
     """
     config.dataset.data_dir = 'runs/fake'
-    config.dataset.resolution = resolution
     config.model.dtype = 'float32'
     if 'scan' in config.model:
         config.model.scan = False
@@ -372,17 +377,17 @@ def run_locally(config: ConfigDict, resolution: int, steps: int) -> None:
     config.checkpoint.every_steps = 1000
 
 
-def run_videos_locally(config: ConfigDict) -> None:
+def run_videos_locally(config: ConfigDict, resolution: int = 32) -> None:
     """Makes of a recipe for videos its small form: made videos, a mini model, few steps.
 
     docs/video_data.md says how they are made and prepared.
     """
     config.dataset.data_dir = 'runs/fake'
-    config.dataset.resolution = 32
+    config.dataset.resolution = resolution
     if config.dataset.eval_resolution is not None:
         config.dataset.eval_resolution = 40
     config.clip.update(frames=8, stride=2)
-    config.train_geometry.min_resize = 36
+    config.train_geometry.min_resize = resolution * 9 // 8
     config.augment.flip.probability = 0.0  # it would change the motion, which is the label
     config.reading.workers = 0
     config.model.dtype = 'float32'

@@ -10,7 +10,8 @@ run here.
 
 TFDS has no ImageNet-21k: `python -m datasets.from_folders imagenet21k` makes one of the tar files.
 
-Arguments: model (a spec), res (pixels), runlocal (a mini model on made data, 40 s on two cores).
+Arguments: model (a spec), res (pixels), runlocal (on made data, by default a mini model at 32
+pixels, 40 s on two cores).
 """
 
 from ml_collections import ConfigDict
@@ -19,14 +20,16 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = common.parse_arg(arg, model='B/16-8at6', res=224, runlocal=False)
-    config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
+    arg = common.parse_arg(arg, model='', res=0, runlocal=False)
+    model = common.choose(arg.model, common.LOCAL_IMAGE_MODEL, 'B/16-8at6', arg.runlocal)
+    res = common.choose(arg.res, 32, 224, arg.runlocal)
+    config = common.default_config(model)
     config.epochs = 90.0
     config.batch_size = 4096
     config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.model.head_bias = -10.0
     config.model.dropout = 0.1
-    common.use_images(config, 'imagenet21k', ('full[51200:]', 'full[25600:51200]'), arg.res)
+    common.use_images(config, 'imagenet21k', ('full[51200:]', 'full[25600:51200]'), res)
     config.optimizer.weight_decay = 0.03
     config.optimizer.clip_norm = 0.0
     config.schedule.name = 'linear'
@@ -36,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 200
     config.checkpoint.every_steps = 5000
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=400)
+        common.run_locally(config, steps=400)
         config.dataset.split, config.evaluators.test.split = 'full[400:]', 'full[:400]'
         config.schedule.learning_rate = 4e-3
         config.optimizer.b2 = 0.98

@@ -13,8 +13,8 @@ yet run here.
 
 ReaL accuracy: --mode=eval --evaluator=real, with TFDS's imagenet2012_real.
 
-Arguments: model (a spec), res (pixels; 0 is the paper's), runlocal (a mini model on made data, at
-48 pixels, 40 s on two cores).
+Arguments: model (a spec), res (pixels), runlocal (on made data, by default a mini model at 48
+pixels, 40 s on two cores).
 """
 
 from ml_collections import ConfigDict
@@ -23,14 +23,14 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = common.parse_arg(arg, model='L/16-16at12', res=0, runlocal=False)
-    large = arg.model[0] in 'LH'
-    config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
+    arg = common.parse_arg(arg, model='', res=0, runlocal=False)
+    model = common.choose(arg.model, common.LOCAL_IMAGE_MODEL, 'L/16-16at12', arg.runlocal)
+    large = model[0] in 'LH'
+    res = common.choose(arg.res, 48, 512 if large else 384, arg.runlocal)
+    config = common.default_config(model)
     config.batch_size = 512
     config.total_steps = 20_000
-    common.use_images(
-        config, 'imagenet2012', ('train', 'validation'), arg.res or (512 if large else 384)
-    )
+    common.use_images(config, 'imagenet2012', ('train', 'validation'), res)
     config.eval_geometry = {'name': 'resize', 'share': 1.0}
     config.ema = 0.9999 if large else 0.0
     config.optimizer = common.MOMENTUM
@@ -41,6 +41,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 100
     config.checkpoint.every_steps = 1000
     if arg.runlocal:
-        common.run_locally(config, resolution=48, steps=200)
+        common.run_locally(config, steps=200)
         config.ema = 0.9
     return config

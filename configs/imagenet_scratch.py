@@ -13,7 +13,8 @@ is shown whole, there its middle; and 90 epochs are 28,150 steps, there 28,080.
 
 No accuracy of it was published, and it is not yet run here.
 
-Arguments: model (a spec), res (pixels), runlocal (a mini model on made data, 40 s on two cores).
+Arguments: model (a spec), res (pixels), runlocal (on made data, by default a mini model at 32
+pixels, 40 s on two cores).
 """
 
 import re
@@ -24,8 +25,10 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = common.parse_arg(arg, model='B/16-16at9', res=224, runlocal=False)
-    config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
+    arg = common.parse_arg(arg, model='', res=0, runlocal=False)
+    model = common.choose(arg.model, common.LOCAL_IMAGE_MODEL, 'B/16-16at9', arg.runlocal)
+    res = common.choose(arg.res, 32, 224, arg.runlocal)
+    config = common.default_config(model)
     config.seed = 42
     config.epochs = 90.0
     config.batch_size = 4096
@@ -33,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.head_bias = -10.0
     if re.search(r'-\d', config.model.spec):  # -SatK: it has a TokenLearner
         config.model.version = 'v1.1'
-    common.use_images(config, 'imagenet2012', ('train', 'validation'), arg.res)
+    common.use_images(config, 'imagenet2012', ('train', 'validation'), res)
     config.dataset.mean = (0.485, 0.456, 0.406)
     config.dataset.std = (0.229, 0.224, 0.225)
     config.train_geometry.min_area = 0.08
@@ -48,7 +51,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.evaluators.update(common.few_shot_evaluators(arg.runlocal))
     config.log_every_steps = 100
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=500)
+        common.run_locally(config, steps=500)
         config.schedule.learning_rate = 4e-3
         config.optimizer.b2 = 0.98
     return config

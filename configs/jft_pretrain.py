@@ -13,7 +13,8 @@ for ImageNet-21k.
 JFT-300M is not public: docs/images.md says how a set of your own is prepared, and
 configs/imagenet21k_pretrain.py is the stand-in. Not yet run here.
 
-Arguments: model (a spec), res (pixels), runlocal (a mini model on made data, 40 s on two cores).
+Arguments: model (a spec), res (pixels), runlocal (on made data, by default a mini model at 32
+pixels, 40 s on two cores).
 """
 
 from ml_collections import ConfigDict
@@ -27,15 +28,17 @@ RECIPES = {  # size -> learning rate, epochs
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    arg = common.parse_arg(arg, model='B/16-8at6', res=224, runlocal=False)
-    config = common.default_config('mini/8-4at2' if arg.runlocal else arg.model)
-    rate, config.epochs = RECIPES.get(arg.model[0], (8e-4, 7.0))
-    if arg.model.startswith('L/32'):
+    arg = common.parse_arg(arg, model='', res=0, runlocal=False)
+    model = common.choose(arg.model, common.LOCAL_IMAGE_MODEL, 'B/16-8at6', arg.runlocal)
+    res = common.choose(arg.res, 32, 224, arg.runlocal)
+    config = common.default_config(model)
+    rate, config.epochs = RECIPES.get(model[0], (8e-4, 7.0))
+    if model.startswith('L/32'):
         rate, config.epochs = 6e-4, 7.0
     config.batch_size = 4096
     config.loss = {'name': 'sigmoid', 'reduction': 'sum'}
     config.model.head_bias = -10.0
-    common.use_images(config, 'jft', ('train', 'test'), arg.res)
+    common.use_images(config, 'jft', ('train', 'test'), res)
     config.dataset.update(image='image', labels='labels', vocabulary='', max_labels=32)
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_norm = 0.0
@@ -46,7 +49,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.log_every_steps = 200
     config.checkpoint.every_steps = 5000
     if arg.runlocal:
-        common.run_locally(config, resolution=32, steps=400)
+        common.run_locally(config, steps=400)
         config.schedule.learning_rate = 4e-3
         config.optimizer.b2 = 0.98
         config.optimizer.clip_norm = 1.0

@@ -19,7 +19,7 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from datasets.dataset import Unreadable
-from datasets.examples import Examples
+from datasets.examples import Examples, Sample
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ class _Batches:
         self._batch_size, self._reading = batch_size, reading
 
     def __getitem__(self, number: int) -> Batch:
-        examples, first = self._examples, number * self._batch_size
-        places = np.arange(first, first + self._batch_size)
-        mine = places[self._reading.share :: self._reading.shares]
+        examples, mine = self._examples, self._places(number)
         indices, mask = self._order(mine)
         pixels = np.empty((len(mine), *examples.shape), np.uint8)
         triples = zip(indices.tolist(), mine.tolist(), pixels, strict=True)
@@ -93,17 +91,38 @@ class _Batches:
             'error': np.array(errors),
             examples.pixels: pixels,
             'label' if examples.max_labels is None else 'labels': np.array(labels, np.int32),
-            'place': np.array(mine - first, np.int32),
+            'place': np.array(mine - number * self._batch_size, np.int32),
             'mask': mask - unreadable,
             'unreadable': unreadable,
             **{key: values[indices] for key, values in examples.numbers.items()},
         }
 
+    def ids(self, number: int) -> list[str]:
+        """The ids of a batch, whose pixels are not drawn."""
+        places = self._places(number)
+        indices, _ = self._order(places)
+        return [self._id(*pair) for pair in zip(indices.tolist(), places.tolist(), strict=True)]
+
+    def _places(self, number: int) -> np.ndarray:
+        """Which places of all batches in a row this process has of a batch, [b]."""
+        first = number * self._batch_size
+        share, shares = self._reading.share, self._reading.shares
+        return np.arange(first, first + self._batch_size)[share::shares]
+
+    def _sample(self, index: int, place: int) -> Sample:
+        return self._examples.sample(index, (self._seed, _GEOMETRY, place))
+
+    def _id(self, index: int, place: int) -> str:
+        try:
+            return self._sample(index, place).id
+        except Unreadable:
+            return self._examples.name(index)
+
     def _example(self, index: int, place: int, out: np.ndarray) -> tuple[str, str, Any]:
         """Id, error and labels; fills in the pixels. Of one that cannot be read they are blank."""
         name = self._examples.name(index)
         try:
-            sample = self._examples.sample(index, (self._seed, _GEOMETRY, place))
+            sample = self._sample(index, place)
             name = sample.id
             sample.draw(out)
             return name, '', self._filled(sample.label)
@@ -198,6 +217,14 @@ def train_batches(
     """
     batches = _Shuffled(examples, batch_size, reading, seed)
     yield from _counted(_read(batches, start_step, reading), reading)
+
+
+def train_ids(examples: Examples, *, batch_size: int, seed: int, step: int) -> list[str]:
+    """The ids of the global batch that `train_batches` yields after `step` others.
+
+    Nothing is decoded for them but what `Examples.sample` itself decodes.
+    """
+    return _Shuffled(examples, batch_size, Reading(), seed).ids(step)
 
 
 def eval_batches(

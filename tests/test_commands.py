@@ -26,6 +26,7 @@ from datasets.images import IMAGE_SETS
 from token_learner.x2plus1d import X2plus1D
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
+from trainers.launch import FLAG_MODES, check_flags
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -249,16 +250,12 @@ def trace(experiment):
 
 def check_main(argv, own, monkeypatch):
     flags, rest = parse_main(argv, own, monkeypatch)
+    check_flags(flags.mode, {name: flags[name].value for name in FLAG_MODES}, rest)
     if flags.weights:
-        assert flags.mode in ('predict', 'visualize')
         assert rest
         return
-    assert flags.mode == 'visualize' or rest == []
     assert flags.config.is_locked
-    assert flags.mode in main.MODES
-    plans = flags.mode == 'plan'
-    assert (flags.workdir is None, flags.topology is None) == (plans, not plans)
-    assert flags.evaluator is None or flags.mode == 'eval'
+    assert (flags.topology if flags.mode == 'plan' else flags.workdir) is not None
     if 'experiments.distill' in str(flags.config):
         return  # reads its teacher; tests/test_extending.py has one
     experiment = make_experiment(flags.config)

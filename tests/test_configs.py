@@ -17,7 +17,8 @@ from trainers.plan import abstract_batch
 from trainers.state import abstract_state
 from trainers.step import train_step
 
-DATASET = common.default_config('mini/4').dataset
+DEFAULT = common.default_config('mini/4')
+DATASET, ADAMW, COSINE = DEFAULT.dataset, DEFAULT.optimizer, DEFAULT.schedule
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
 # Config and argument -> parameters. A config without a count here fails.
@@ -98,6 +99,31 @@ def test_a_config_says_how_it_is_run_and_has_a_small_form(name):
     assert make(name, 'runlocal').total_steps < make(name).total_steps
 
 
+IMAGE_CONFIGS = ('imagenet_finetune', 'imagenet_scratch', 'imagenet21k_pretrain', 'jft_pretrain')
+
+
+@pytest.mark.parametrize(
+    ('name', 'model', 'res'),
+    [
+        *((name, 'Ti/16-8at6', 64) for name in IMAGE_CONFIGS),
+        ('kinetics400', 'ViViT-Ti/16x2', 64),
+        ('kinetics600', 'X2plus1D-mini:tlx2', 64),
+        ('charades', 'ViViT-Ti/16x2', None),
+        ('avid', 'X2plus1D-mini:tlx2', None),
+        ('digits', 'mini/7', 14),
+        ('moving_digits', 'ViViT-mini/16x4', None),
+    ],
+)
+def test_the_small_form_takes_a_model_and_a_resolution(name, model, res):
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    small = get_config('runlocal')
+    given = get_config(f'runlocal,model={model}' + (f',res={res}' if res else ''))
+    assert (given.model.spec, given.total_steps) == (model, small.total_steps)
+    assert given.dataset.resolution == (res or small.dataset.resolution)
+    assert given.dataset.data_dir == small.dataset.data_dir
+    make_experiment(given.lock())
+
+
 def test_arguments_are_typed_and_leftovers_refused():
     arg = common.parse_arg('a=3,flag', a=1, b=0.5, flag=False)
     assert arg.to_dict() == {'a': 3, 'b': 0.5, 'flag': True}
@@ -132,6 +158,14 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
         ({'microbatches': 0}, 'microbatches=0 is too small'),
         ({'nonfinite': 'ignore'}, "nonfinite='ignore'"),
+        ({'optimizer': {**ADAMW, 'clip_norm': -1.0}}, 'config.optimizer: clip_norm=-1.0 is not'),
+        ({'optimizer': {**ADAMW, 'weight_decay': -0.1}}, 'weight_decay=-0.1 is not possible'),
+        ({'optimizer': {**ADAMW, 'b1': 1.0}}, 'b1=1.0 is no decay; use 0 or more and less than 1'),
+        ({'optimizer': {**ADAMW, 'b2': float('nan')}}, 'b2=nan is no decay'),
+        ({'optimizer': {**common.MOMENTUM, 'momentum': -0.9}}, 'momentum=-0.9 is no decay'),
+        ({'schedule': {**COSINE, 'learning_rate': 0.0}}, 'learning_rate=0.0 is too small'),
+        ({'schedule': {**COSINE, 'name': 'linear', 'end_learning_rate': -1e-3}}, 'use 0 or more'),
+        ({'epochs': float('inf')}, 'config: cannot convert float infinity to integer'),
         ({'clip': {'frames': 2}}, 'clip is for videos, and digits has images'),
         ({'dataset': {**DATASET, 'name': 'moving_digits'}}, 'config.clip.frames is missing'),
     ],

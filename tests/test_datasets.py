@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from datasets import load_dataset
+from datasets.dataset import Unreadable
 from datasets.examples import Images
 from datasets.geometry import Resize
-from datasets.pipeline import Reading, eval_batches, shuffled, train_batches
+from datasets.pipeline import Reading, eval_batches, shuffled, train_batches, train_ids
 
 DIGITS = load_dataset('digits')
 KEEP = Resize(28)
@@ -57,6 +58,27 @@ def test_batch_k_follows_from_the_seed_and_k():
     for a, b in zip(whole[120:], later, strict=True):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_the_ids_of_a_batch_are_known_without_its_pixels():
+    class Partly(Images):
+        def sample(self, index, seed):
+            if index % 7 == 0:
+                raise Unreadable('it is gone')
+            return super().sample(index, seed)
+
+    class Never(Resize):
+        def __call__(self, image, seed):
+            raise AssertionError('it is decoded')
+
+    settings = {'batch_size': 32, 'seed': 3}
+    reading = Reading(max_unreadable=1.0)
+    examples = Partly(DIGITS, 'test', KEEP)
+    batches = train_batches(examples, **settings, start_step=30, reading=reading)
+    for step in (30, 31):
+        found = train_ids(Partly(DIGITS, 'test', Never(28)), **settings, step=step)
+        assert found == next(batches)['id'].tolist()
+        assert any(name.startswith('digits/test[') for name in found)
 
 
 def test_any_number_of_processes_sees_the_same_global_batches():

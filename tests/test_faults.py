@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -16,13 +17,16 @@ from tests.conftest import fill, small_disk
 from tests.forked import ROOT, one_device
 from tests.test_main import CONFIG, results, run
 from tests.test_train import make, on
+from trainers.classification import Classification
 from trainers.evaluators import make_evaluators
+from trainers.experiment import Experiment
 from trainers.interrupt import Interrupted
 from trainers.logs import make_writer
 from trainers.sharding import put_batch
 from trainers.state import create_state
 from trainers.step import make_train_step
 from trainers.train import train
+from trainers.workdir import record_run
 
 SHORT = (
     '--config.total_steps=30',
@@ -67,6 +71,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not [p for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
 
 
+def test_what_an_earlier_part_of_a_run_left_is_taken_away(tmp_path):
+    for name in ('results.json', 'eval.json', 'nonfinite.json'):
+        (tmp_path / name).write_text('{}')
+    record_run(tmp_path, {'seed': 0})
+    assert {path.name for path in tmp_path.iterdir()} == {'config.json', 'environment.json'}
+
+
 @pytest.mark.slow
 def test_or_it_is_skipped_and_counted(tmp_path):
     status, out, err = run(CONFIG, f'--workdir={tmp_path}', *DIVERGES, '--config.nonfinite=skip')
@@ -101,15 +112,22 @@ def test_a_disk_too_small_is_told_of_before_training(tmp_path):
         assert run(CONFIG, f'--workdir={disk}', *SHORT, '--config.checkpoint.keep=1')[0] == 1
 
 
+def make_short(total_steps, **changes):
+    """A run that is evaluated after each four steps, and its evaluators."""
+    changes = {'batch_size': 1000, 'log_every_steps': 1, **changes}
+    experiment = on(make(total_steps=total_steps, **changes), 1)
+    experiment = dataclasses.replace(experiment, eval_every_steps=4)
+    return experiment, make_evaluators(experiment)
+
+
+def evaluated(workdir):
+    lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+    return [line['step'] for line in lines if 'digits/test/top1' in line]
+
+
 @pytest.mark.slow
 def test_an_evaluation_that_a_stop_leaves_out_is_made_by_the_next_start(tmp_path, caplog):
-    experiment = on(make(batch_size=1000, total_steps=8, log_every_steps=1), 1)
-    experiment = dataclasses.replace(experiment, eval_every_steps=4)
-    evaluators = make_evaluators(experiment)
-
-    def evaluated():
-        lines = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
-        return [line['step'] for line in lines if 'digits/test/top1' in line]
+    experiment, evaluators = make_short(8)
 
     def stop_after_three(record):
         if record.getMessage().startswith('step 3 '):
@@ -122,9 +140,51 @@ def test_an_evaluation_that_a_stop_leaves_out_is_made_by_the_next_start(tmp_path
     with pytest.raises(Interrupted):
         train(experiment, evaluators, tmp_path)
     logger.removeFilter(stop_after_three)
-    assert evaluated() == []
+    assert evaluated(tmp_path) == []
     train(experiment, evaluators, tmp_path)
-    assert evaluated() == [4, 8]
+    assert evaluated(tmp_path) == [4, 8]
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_fails_costs_no_step_and_one_that_was_made_is_not_repeated(
+    tmp_path, monkeypatch, caplog
+):
+    experiment, evaluators = make_short(9, **{'checkpoint.every_steps': 4})
+    evaluate, failing = Classification.__call__, [4, 8]
+
+    def fail_once(self, state, workdir=None):
+        if int(state.step) in failing:
+            failing.remove(int(state.step))
+            raise OSError('the data are gone')
+        return evaluate(self, state, workdir)
+
+    monkeypatch.setattr(Classification, '__call__', fail_once)
+    caplog.set_level(logging.INFO)
+    for evaluations in ([], [4]):
+        with pytest.raises(OSError, match='the data are gone'):
+            train(experiment, evaluators, tmp_path)
+        assert evaluated(tmp_path) == evaluations
+    train(experiment, evaluators, tmp_path)
+    assert evaluated(tmp_path) == [4, 8, 9]
+    assert re.findall(r'training .* from step (\d)', caplog.text) == ['0', '4', '8']
+
+
+def test_nothing_is_read_beyond_the_last_step(tmp_path, monkeypatch):
+    experiment, evaluators = make_short(2)
+    read, batches = [], Experiment.train_batches
+
+    def noting(self, start):
+        for batch in batches(self, start):
+            read.append(batch)
+            yield batch
+
+    monkeypatch.setattr(Experiment, 'train_batches', noting)
+    first = train(experiment, evaluators, tmp_path)
+    assert len(read) == 2
+    monkeypatch.delattr(Experiment, '_train_examples')
+    (tmp_path / 'results.json').unlink()
+    again = train(experiment, evaluators, tmp_path)
+    assert (len(read), again['metrics']) == (2, first['metrics'])
 
 
 def test_metrics_that_find_no_room_are_written_when_there_is_some(tmp_path, caplog):

@@ -1,14 +1,21 @@
 """The launcher as a user runs it: real processes, signals, checkpoints and files."""
 
 import json
+import re
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import main
+from tests.conftest import run_script
 from tests.forked import Program, one_device
+from trainers import processes
+from trainers.construct import UserError
+from trainers.launch import FLAG_MODES, check_flags, launch_export
 
 ROOT = Path(__file__).parents[1]
 CONFIG = '--config=configs/digits.py:model=mini/7-4at1,runlocal'
@@ -151,6 +158,22 @@ def test_the_picture_is_drawn(finished):
     assert coloured.mean() > 0.02  # heat over the digits, which are grey
 
 
+def test_log_lines_have_one_form(tmp_path):
+    code = (
+        'import logging\n'
+        'from trainers.terminal import log_to_terminal\n'
+        'log_to_terminal()\n'
+        'logging.getLogger("trainers.train").info("step 1")\n'
+        'logging.getLogger("datasets.pipeline").warning("cannot be read, left out: a")\n'
+    )
+    lines = run_script(tmp_path, code).splitlines()
+    assert [re.sub(r'^\d\d:\d\d:\d\d ', '', line) for line in lines] == [
+        'step 1',
+        'cannot be read, left out: a',
+    ]
+    assert all(line[2] == line[5] == ':' for line in lines)
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
@@ -189,6 +212,64 @@ def test_bad_input_is_told_in_one_line(finished, tmp_path, args, message):
     assert err.count('\n') == 1, err
     assert message in err
     assert (finished / 'config.json').read_text() == before
+
+
+@pytest.mark.parametrize(
+    ('mode', 'given', 'message'),
+    [
+        ('train', {'layer': '1'}, '--layer does nothing in --mode=train; leave it out, or use'),
+        ('train', {'evaluator': 'test'}, '--evaluator does nothing in --mode=train; .*=eval$'),
+        ('eval', {'topology': 'cpu:8'}, '--topology does nothing in --mode=eval; .*=plan$'),
+        ('plan', {'workdir': 'a'}, '--workdir does nothing in --mode=plan; .*=train or eval'),
+        ('export', {'num_processes': 2}, '--num_processes does nothing in --mode=export; '),
+        ('train', {'files': ['a.png']}, "'a.png' is not a flag; write --flag=value"),
+        ('train', {'weights': 'w', 'files': ['a.png']}, '--weights does .*=predict or visualize$'),
+        ('predict', {'weights': 'w', 'config': {}}, '--config does nothing beside --weights; '),
+        ('predict', {'weights': 'w', 'tokens': 1}, '--tokens does nothing in --mode=predict; '),
+        ('predict', {'weights': 'w', 'json': 'a'}, '--json does nothing beside --weights; '),
+    ],
+)
+def test_flags_that_do_nothing_are_refused(mode, given, message):
+    flags = dict.fromkeys(FLAG_MODES) | given
+    with pytest.raises(UserError, match=message):
+        check_flags(mode, flags, flags.pop('files', ()))
+
+
+def test_flags_that_do_something_are_taken():
+    for of_weights, source in enumerate(('config', 'weights')):
+        for name, modes in FLAG_MODES.items():
+            for mode in modes[of_weights]:
+                check_flags(mode, dict.fromkeys(FLAG_MODES) | {source: 'a', name: 'a'})
+    assert set(FLAG_MODES['config'][0]) == set(main.MODES)
+    with pytest.raises(UserError, match='--weights needs files; name them'):
+        launch_export('w', 'visualize', [])
+
+
+@pytest.mark.parametrize('flag', ['--debug', '--debug=1', '--debug=True'])
+def test_a_traceback_is_shown_where_it_is_asked_for(flag, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['main.py', flag])
+    with pytest.raises(SystemExit) as end:
+        main.parse_flags(sys.argv)
+    assert end.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith('Traceback')
+    assert err.splitlines()[-1].startswith('error: --config is missing; name a file')
+
+
+def test_a_lost_process_ends_this_one_though_the_traceback_is_shown(monkeypatch, capsys):
+    def lose(argv):
+        raise RuntimeError('Gloo: connection closed by peer')
+
+    left = []
+    monkeypatch.setattr(sys, 'argv', ['main.py', '--debug'])
+    monkeypatch.setattr(main, 'run', lose)
+    monkeypatch.setattr(processes, 'is_multiprocess', lambda: True)
+    monkeypatch.setattr(processes, 'leave', left.append)
+    assert main.main([]) == processes.LOST_PROCESS
+    assert left == [processes.LOST_PROCESS]
+    err = capsys.readouterr().err
+    assert 'Traceback' in err
+    assert 'error: another process has ended' in err
 
 
 def test_data_that_are_not_there_are_told_of_at_once(tmp_path):

@@ -134,6 +134,7 @@ def test_plans_for_a_tpu_that_is_not_there(tmp_path):
         (('--topology=v9:2',), 'one of v4, v5e, v5p, v6e'),
         (('--topology=v5e:3x5',), 'name a shape that is sold'),
         (('--topology=cpu:3',), 'cannot be cut into the 3 parts'),
+        (('--topology=cpu:8', '--json=/nowhere/plan.json'), 'has no folder; make /nowhere, or'),
     ],
 )
 def test_a_plan_of_what_is_not_known(flags, message):

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import where_to_insert
 from benchmarks.where_to_insert import add_measured, format_table, list_places
@@ -11,13 +12,14 @@ from trainers.plots import (
     Point,
     choose_metric,
     collect_curves,
+    draw_curves,
     main,
     make_points,
-    measure_of,
     plot_curves,
     plot_flops,
     short_names,
 )
+from trainers.report import _shown
 
 LINES = [
     {'step': 10, 'train/loss': 2.0, 'train/n': 320, 'train/unreadable': 0, 'uptime': 1.0},
@@ -52,7 +54,19 @@ def test_curves_are_grouped_by_what_they_measure():
     assert values[::2] == [2.0, 1.0]
     assert math.isnan(values[1])
     assert curves['top1'] == {'k/val/top1@1x1_center': ([10, 30], [0.25, 0.5])}
-    assert measure_of('k/val/top1_strict@4x3_logits') == 'top1_strict'
+
+
+def test_what_the_report_shows_in_percent_the_curves_do_too():
+    shares = ['k/val/wap@allx1_max', 'k/val/mean_class@4x3_probs', 'k/val/top1_strict@4x3_logits']
+    lines = [{'step': s, 'k/val/classes@4x3': 4, **dict.fromkeys(shares, 0.25)} for s in (1, 2)]
+    curves = collect_curves(lines)
+    assert list(curves) == ['mean_class', 'top1_strict', 'wap']  # classes are counted
+    for measure, panel in curves.items():
+        axes = Figure().subplots()
+        draw_curves(panel, measure, axes)
+        assert axes.get_title('left') == f'{measure}, %'
+        assert list(axes.lines[0].get_ydata()) == [25.0, 25.0]
+        assert [_shown(name, 0.25) for name in panel] == ['25.00 %']
 
 
 def test_curves_of_one_run_and_of_several(tmp_path):
@@ -84,7 +98,8 @@ def test_a_point_is_a_run(tmp_path):
     axes = plot_flops(points, name).axes[0]
     assert axes.get_xlabel() == 'MFLOPs of one example'
     assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [(4.0, 50.0), (2.0, 75.0)]
-    assert make_points(runs, 'digits/test/loss')[1] == 'digits/test/loss'
+    losses, name = make_points(runs, 'digits/test/loss')
+    assert (name, [point.values for point in losses]) == ('digits/test/loss', [[1.0], [1.0]])
     with pytest.raises(ValueError, match='--metric=digits/test/map is not of every run; use one'):
         make_points(runs, 'digits/test/map')
     with pytest.raises(ValueError, match='no accuracy in common; name one of a/b/loss'):
@@ -104,10 +119,15 @@ def test_the_program_writes_and_refuses(tmp_path, capsys):
     assert out.read_text().startswith('<?xml')
     assert main(['flops', str(run), f'--out={tmp_path / "plot.png"}']) == 0
     (tmp_path / 'empty').mkdir()
+    damaged = write_run(tmp_path / 'damaged')
+    (damaged / 'metrics.jsonl').write_text('{"step": 1}}\n')
+    (damaged / 'results.json').write_text('{')
     capsys.readouterr()
     for args, message in (
         (['curves', str(tmp_path / 'empty')], 'has no metrics; name the workdir'),
         (['flops', str(tmp_path / 'empty')], 'has no results.json; name finished runs'),
+        (['curves', str(damaged)], 'metrics.jsonl is damaged (Extra data'),
+        (['flops', str(damaged)], 'results.json is damaged (Expecting'),
         (['curves', str(run), '--out=plot.txt'], 'plot.txt is no .png, .svg or .pdf'),
     ):
         assert main(args) == 1

@@ -158,7 +158,7 @@ def test_what_is_no_workdir_is_told_of_in_one_line(copied, tmp_path, capsys):
     for folder, message in (
         (tmp_path / 'none', 'is no folder; name the workdir'),
         (tmp_path / 'empty', 'has no config.json; name the workdir'),
-        (copied, 'config.json cannot be read'),
+        (copied, 'config.json is damaged'),
     ):
         assert main([str(folder)]) == 1
         error = capsys.readouterr().err

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from trainers.metrics import Metric, belongs, count_names
+from trainers.metrics import Metric
 from trainers.video_scores import VideoScores, measure, merge_clips, write_scores, write_tables
 
 NAMES = tuple('abcdefg')
@@ -174,35 +174,6 @@ def test_tables_of_classes_and_confusions(tmp_path):
 def test_scores_of_several_labels_are_written_as_they_are(tmp_path):
     write_scores(tmp_path, 'x', scores(SEVERAL), NAMES, 3)
     assert np.load(tmp_path / 'scores_x.npz')['labels'].tolist() == SEVERAL
-
-
-def test_metrics_belong_by_prefix_and_protocol():
-    class Of:
-        def __init__(self, prefix, *protocols):
-            self.prefix, self.protocols = prefix, protocols
-
-    evaluators = [
-        *(Of('k/val', '1x1_center'), Of('k/val', '1x1', '1x1_logits'), Of('k/val', '4x3_logits')),
-        *(Of('k/val2', '1x1'), Of('i/val', '')),
-    ]
-    for name, owner in [
-        *(('k/val/top1@1x1_center', 0), ('k/val/top1@1x1_logits', 1), ('k/val/scored@1x1', 1)),
-        *(('k/val/top5@4x3_logits', 2), ('k/val2/scored@1x1', 3), ('i/val/top1', 4)),
-        ('k/val/top1@14x3_logits', None),
-    ]:
-        owners = [i for i, evaluator in enumerate(evaluators) if belongs(name, evaluator)]
-        assert owners == ([] if owner is None else [owner])
-    counted = {
-        'i/val/top1': Metric(0.5, 7),
-        'k/val/top1@4x3_logits': Metric(0.5, 8),
-        'k/val/top1_strict@4x3_logits': Metric(0.4, 10),
-        'k/val/mean_class_without_none@4x3_logits': Metric(0.4, 6),
-        'k/val/scored@4x3': Metric(8.0, 8),
-    }
-    assert count_names(counted) == {
-        **{'i/val/n': 7, 'k/val/n@4x3_logits': 8, 'k/val/n_strict@4x3_logits': 10},
-        **{'k/val/n_without_none@4x3_logits': 6, 'k/val/n@4x3': 8},
-    }
 
 
 def test_scores_that_are_not_finite_are_wrong(tmp_path):

@@ -15,7 +15,6 @@ from trainers.construct import UserError
 from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 from trainers.export import export
-from trainers.launch import launch, launch_export
 from trainers.pictures import animate_maps, draw_maps, write_animation
 from trainers.predict import to_channels
 from trainers.visualize import choose_maps, visualize, visualize_export
@@ -193,20 +192,3 @@ def test_files_that_cannot_be_drawn_are_told_of(images, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             open_files([file], ['a'], videos=True, fps=fps)
-
-
-def test_flags_that_do_nothing_are_refused():
-    config = digits.get_config()
-    for given, message in (
-        ({'layer': '1'}, '--layer and --tokens do nothing in --mode=train'),
-        ({'files': ['a.png']}, "'a.png' is not a flag; write --flag=value"),
-    ):
-        with pytest.raises(UserError, match=message):
-            launch(config, 'train', '/nowhere', **given)
-    for mode, given, message in (
-        ('export', {}, '--weights is for --mode=predict or visualize'),
-        ('visualize', {'files': []}, 'needs files'),
-        ('predict', {'tokens': 1}, 'do nothing in --mode=predict'),
-    ):
-        with pytest.raises(UserError, match=message):
-            launch_export('w', mode, **{'files': ['a.png'], **given})

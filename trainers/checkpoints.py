@@ -22,8 +22,8 @@ from trainers.processes import (
     all_true,
     from_first,
     is_first,
+    is_multiprocess,
     lost_process,
-    several,
     wait_for_all,
 )
 from trainers.state import TrainState, abstract_state
@@ -33,8 +33,13 @@ log = logging.getLogger(__name__)
 _SAVE_TIMEOUT_S = 300
 
 
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """What a checkpoint's state belongs to; saved with it and compared when it is restored."""
+def identity(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint's state belongs to; saved with it and compared when it is restored.
+
+    Args:
+        experiment: that is trained.
+        state: of it, or its shapes.
+    """
     return {
         **{
             f'model.{k}': v
@@ -49,7 +54,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         'dataset.channels': experiment.data.dataset.channels,
         'dataset.labels': labels_digest(experiment.data.dataset.label_names),
         **({} if experiment.clip is None else {'clip.frames': experiment.clip.frames}),
-        'state': _digest(_shapes(abstract_state(experiment))),
+        'state': _digest(_shapes(state)),
     }
 
 
@@ -81,7 +86,8 @@ class Checkpoints:
         if keep_every_steps is not None:
             check_positive('keep_every_steps', keep_every_steps)
         self._experiment, self._read_only = experiment, read_only
-        self._target, self._identity = abstract_state(experiment), identity(experiment)
+        self._target = abstract_state(experiment)
+        self._identity = identity(experiment, self._target)
         self._every, self._keep, self._keep_every = every_steps, keep, keep_every_steps
         self._folder = workdir / 'checkpoints'
         self._unfinished = _unfinished_steps(self._folder)
@@ -108,7 +114,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if several() and kind not in (None, Interrupted):
+        if is_multiprocess() and kind not in (None, Interrupted):
             return  # the others may never come to where this process would wait for them
         self._wait()
         self._manager.close()
@@ -272,7 +278,7 @@ class Checkpoints:
         """Of one process the work goes on; several cannot, as the others wait for this save."""
         self._failed = self._saving
         message = f'the checkpoint of step {self._saving} could not be saved ({_line(problem)})'
-        if several() and isinstance(problem, Exception):
+        if is_multiprocess() and isinstance(problem, Exception):
             if lost_process(problem):
                 raise problem
             raise UserError(f'{message}; mend {self._folder} and run the command again')

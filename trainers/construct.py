@@ -28,7 +28,8 @@ def construct(
         **given: arguments that do not come from the config.
 
     Raises:
-        UserError: if a key is unknown or missing, or the function refuses a value.
+        UserError: if a key is unknown or missing, or the function refuses a value or cannot
+            compute with it.
     """
     signature = inspect.signature(function).parameters
     parameters = {
@@ -48,7 +49,7 @@ def construct(
         return function(**settings, **given)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f'{where}: {error}') from error
 
 

@@ -1,6 +1,5 @@
 """Evaluation on its own, of the newest checkpoint of a workdir."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 from trainers.checkpoints import restore_trained
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
-from trainers.metrics import Evaluator, belongs
+from trainers.metric_names import belongs
+from trainers.metrics import Evaluator
 from trainers.results import conditions
-from trainers.workdir import write_json
+from trainers.workdir import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,20 @@ def evaluate(
 
     Raises:
         UserError: if there is no checkpoint.
+        OSError: if data are missing, or more examples are unreadable than `config.reading` allows.
+        RuntimeError: if an evaluation did not see every example exactly once.
     """
     chosen = [evaluators[name]] if name else evaluators.due(end=True)
     for evaluator in chosen:
         evaluator.check_data()
     state = restore_trained(workdir, experiment)
+    step = int(state.step)
     metrics: dict[str, Any] = {}
     for evaluator in chosen:
         metrics |= {key: metric._asdict() for key, metric in evaluator(state, workdir).items()}
     for key, metric in metrics.items():
-        log.info('step %d  %s %.5g  (n = %d)', state.step, key, metric['value'], metric['n'])
-    path, about = workdir / 'eval.json', {'step': int(state.step), **conditions(experiment)}
+        log.info('step %d  %s %.5g  (n = %d)', step, key, metric['value'], metric['n'])
+    path, about = workdir / 'eval.json', {'step': step, **conditions(experiment)}
     result = {**about, 'metrics': _of_others(path, about, chosen) | metrics}
     write_json(path, result)
     return result
@@ -53,13 +56,13 @@ def _of_others(
     if not path.exists():
         return {}
     try:
-        old = json.loads(path.read_text())
+        old = read_json(path)
         if {key: old[key] for key in about} != about:
             return {}
         return {
             name: metric
             for name, metric in old['metrics'].items()
-            if not any(belongs(name, evaluator) for evaluator in evaluators)
+            if not any(belongs(name, e.prefix, e.protocols) for e in evaluators)
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         log.warning('%s could not be read (%s) and is begun anew', path, error)

@@ -1,11 +1,9 @@
 """Everything that a config describes, built and checked before the first step."""
 
-import dataclasses
 import json
 import logging
 import math
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -20,7 +18,7 @@ from datasets.clips import Clip, EvalClips, TrainClips, Views
 from datasets.dataset import Dataset
 from datasets.examples import Examples, Images
 from datasets.geometry import GEOMETRIES, Geometry
-from datasets.pipeline import Batch, Reading, eval_batches, train_batches
+from datasets.pipeline import Batch, Reading, eval_batches, train_batches, train_ids
 from datasets.registry import DATASETS
 from token_learner.build import Model, build_model
 from token_learner.checks import check_choice, check_positive
@@ -204,8 +202,11 @@ class Experiment:
         return logits, unstack_layers(mutable)
 
     def train_batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
-        """This process's share of the training batches from a step on, for ever."""
-        return train_batches(
+        """This process's share of the training batches from a step on, for ever.
+
+        Nothing is set up before the first one is asked for.
+        """
+        yield from train_batches(
             self._train_examples(),
             batch_size=self.batch_size,
             seed=self.seed,
@@ -223,10 +224,9 @@ class Experiment:
 
     def train_ids(self, step: int) -> list[str]:
         """The examples that the update with this number, counted from 1, is made from."""
-        reading = dataclasses.replace(self.reading, workers=0, threads=0, share=0, shares=1)
-        alone = dataclasses.replace(self, reading=reading)
-        with closing(alone.train_batches(step - 1)) as batches:
-            return [str(i) for i in next(batches)['id']]
+        return train_ids(
+            self._train_examples(), batch_size=self.batch_size, seed=self.seed, step=step - 1
+        )
 
     def eval_examples(
         self,

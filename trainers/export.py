@@ -13,13 +13,14 @@ from jax import export as jax_export
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from datasets.geometry import GEOMETRIES, Geometry
 from token_learner.build import Model, build_model, replace_settings
 from token_learner.pretrained import to_augreg, to_huggingface, write_huggingface
 from token_learner.variables import flatten_variables, unflatten_variables
 from token_learner.vit import ViT
 from trainers.augment import Preprocess
 from trainers.checkpoints import restore_trained
-from trainers.construct import UserError
+from trainers.construct import UserError, construct_named
 from trainers.experiment import Experiment
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,22 @@ class Exported(NamedTuple):
 
     variables: dict[str, np.ndarray]
     about: dict[str, Any]
+
+    @property
+    def model(self) -> Model:
+        """Built anew, without scan."""
+        return build_model(self.about['model'], len(self.about['label_names']))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From uint8 to the model's input."""
+        return Preprocess(tuple(self.about['mean']), tuple(self.about['std']))
+
+    @property
+    def geometry(self) -> Geometry:
+        """Which part of an image or of frames it is evaluated on."""
+        settings, side = self.about['eval_geometry'], self.about['resolution']
+        return construct_named(GEOMETRIES, settings, 'eval_geometry', size=side)
 
 
 def export(experiment: Experiment, workdir: Path) -> Path:
@@ -90,8 +107,8 @@ def export(experiment: Experiment, workdir: Path) -> Path:
     metadata = {'format': 'token_learner', 'about': json.dumps(about)}
     save_file(flat, draft / 'model.safetensors', metadata=metadata)
     (draft / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
-    model = build_model(settings, len(data.dataset.label_names))
-    program = make_program(model, about, flat, experiment.eval_input_shape)
+    exported = Exported(flat, about)
+    program, model = make_program(exported, experiment.eval_input_shape), exported.model
     (draft / 'program.jax_export').write_bytes(program)
     if isinstance(model, ViT) and not model.of_clips:
         _export_for_others(variables['params'], model, about, draft)
@@ -126,20 +143,20 @@ def _export_for_others(params: Any, model: ViT, about: dict[str, Any], folder: P
     (folder / 'huggingface' / 'preprocessor_config.json').write_text(text + '\n')
 
 
-def make_program(
-    model: Model, about: dict[str, Any], flat: dict[str, np.ndarray], shape: tuple[int, ...]
-) -> bytes:
+def make_program(exported: Exported, shape: tuple[int, ...]) -> bytes:
     """The serialised program from variables and images, or clips, of this shape to logits."""
     (batch,) = jax_export.symbolic_shape('b')
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
-    predict = jax.jit(predictor(model, about))
+    shapes = {
+        path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in exported.variables.items()
+    }
+    predict = jax.jit(predictor(exported))
     return bytes(jax_export.export(predict, platforms=PLATFORMS)(shapes, images).serialize())
 
 
-def predictor(model: Model, about: dict[str, Any]) -> Any:
+def predictor(exported: Exported) -> Any:
     """A function from variables by path and images [b, h, w, channels], or clips, to logits."""
-    preprocess = Preprocess(tuple(about['mean']), tuple(about['std']))
+    model, preprocess = exported.model, exported.preprocess
 
     def predict(flat: dict[str, jax.Array], images: jax.Array) -> jax.Array:
         logits: Any = model.apply(unflatten_variables(flat), preprocess(images))

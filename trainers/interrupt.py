@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
-from trainers.processes import several
+from trainers.processes import is_multiprocess
 
 
 class Interrupted(Exception):
@@ -33,14 +33,14 @@ class StopSignals:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopSignals':
-        noted = [signal.SIGINT] if several() else [signal.SIGINT, signal.SIGTERM]
+        noted = [signal.SIGINT] if is_multiprocess() else [signal.SIGINT, signal.SIGTERM]
         self._old = {s: signal.signal(s, self._note) for s in noted}
         return self
 
     def __exit__(self, *error: object) -> None:
         for signum, handler in self._old.items():
             signal.signal(signum, handler)
-        if several():
+        if is_multiprocess():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def at(self, step: int) -> int | None:
@@ -48,7 +48,7 @@ class StopSignals:
 
         Call it after each step. It waits for nothing.
         """
-        if not several():
+        if not is_multiprocess():
             return self.received
         agreed = multihost_utils.reached_preemption_sync_point(step)
         return (self.received or signal.SIGTERM) if agreed else None
@@ -56,5 +56,5 @@ class StopSignals:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
         signal.signal(signum, self._old[signum])
-        if several():
+        if is_multiprocess():
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,9 @@
 """From a config and a mode to the work."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -14,9 +15,49 @@ from trainers.evaluators import make_evaluators
 from trainers.experiment import make_experiment
 from trainers.export import export
 from trainers.predict import predict, predict_files
-from trainers.processes import several
+from trainers.processes import is_multiprocess
 from trainers.terminal import log_to_terminal
 from trainers.workdir import open_workdir
+
+_MODES = ('train', 'eval', 'predict', 'visualize', 'export')  # that have a workdir
+
+# The modes that take a flag: with a config, and with --weights. All take those that are not here.
+FLAG_MODES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    'weights': ((), ('predict', 'visualize')),
+    'config': ((*_MODES, 'plan'), ()),
+    'workdir': (_MODES, ('visualize',)),
+    'evaluator': (('eval',), ()),
+    'layer': (('visualize',), ('visualize',)),
+    'tokens': (('visualize',), ('visualize',)),
+    'topology': (('plan',), ()),
+    'json': (('plan',), ()),
+    'compilation_cache': ((*_MODES, 'plan'), ()),
+    'coordinator_address': (('train', 'eval'), ()),
+    'num_processes': (('train', 'eval'), ()),
+    'process_id': (('train', 'eval'), ()),
+}
+
+
+def check_flags(mode: str, flags: Mapping[str, Any], files: Sequence[str] = ()) -> None:
+    """Refuses what would do nothing.
+
+    Args:
+        mode: of main.py.
+        flags: values of those of `FLAG_MODES`, None where they are not given.
+        files: behind the flags.
+
+    Raises:
+        UserError: if a flag is not of this mode, or there are files and they are not.
+    """
+    of_weights = flags['weights'] is not None
+    for name, value in flags.items():
+        modes = FLAG_MODES[name][of_weights]
+        if value is not None and mode not in modes:
+            where = f'in --mode={mode}' if modes else 'beside --weights'
+            hint = f', or use --mode={" or ".join(modes)}' if modes else ''
+            raise UserError(f'--{name} does nothing {where}; leave it out{hint}')
+    if files and not of_weights and mode != 'visualize':
+        raise UserError(f'{files[0]!r} is not a flag; write --flag=value')
 
 
 def launch(
@@ -33,12 +74,12 @@ def launch(
 ) -> None:
     """Does one mode of main.py; the arguments are its flags, and the files behind them.
 
+    `check_flags` has refused those that the mode does not take.
+
     Raises:
         UserError: if the input cannot be used, or a plan does not fit.
         Interrupted: if training was stopped by a signal.
     """
-    if mode != 'visualize':
-        check_unused(mode, layer, tokens, files)
     if compilation_cache is not None:  # all processes may share it
         jax.config.update('jax_compilation_cache_dir', compilation_cache)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -47,6 +88,7 @@ def launch(
 
         if topology is None:
             raise UserError('--mode=plan needs --topology, such as v5e:16x16 or cpu:8')
+        log_to_terminal()
         plan(config, topology, Path(json) if json else None)
         return
     if workdir is None:
@@ -54,9 +96,9 @@ def launch(
     if '://' in workdir:
         raise UserError(f'--workdir={workdir} is no folder; mount the bucket, and name the folder')
     log_to_terminal()
-    if several() and mode not in ('train', 'eval'):
+    if is_multiprocess() and mode not in ('train', 'eval'):
         raise UserError(f'--mode={mode} is for one process; start one')
-    if several() and mode != 'train':
+    if is_multiprocess() and mode != 'train':
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax only notes it, for `StopSignals`
     experiment = make_experiment(config)
     check_model(experiment)
@@ -80,20 +122,6 @@ def launch(
         visualize(experiment, evaluators, folder, paths, layer=layer, tokens=tokens)
 
 
-def check_unused(
-    mode: str, layer: str | None, tokens: int | None, files: Sequence[str] = ()
-) -> None:
-    """Refuses what only pictures take.
-
-    Raises:
-        UserError: if anything of it is given.
-    """
-    if files:
-        raise UserError(f'{files[0]!r} is not a flag; write --flag=value')
-    if layer is not None or tokens is not None:
-        raise UserError(f'--layer and --tokens do nothing in --mode={mode}; leave them out')
-
-
 def launch_export(
     weights: str,
     mode: str,
@@ -108,10 +136,8 @@ def launch_export(
     tokens look, into the workdir or else the current folder.
 
     Raises:
-        UserError: if a file cannot be read, or the mode is another.
+        UserError: if there are no files, or one cannot be read.
     """
-    if mode not in ('predict', 'visualize'):
-        raise UserError('--weights is for --mode=predict or visualize; leave it out')
     if not files:
         raise UserError('--weights needs files; name them behind the flags')
     paths = [Path(name) for name in files]
@@ -122,9 +148,6 @@ def launch_export(
         folder = open_workdir(Path(workdir or '.'))
         visualize_export(Path(weights), paths, folder, layer=layer, tokens=tokens)
         return
-    check_unused(mode, layer, tokens)
-    if workdir is not None:
-        raise UserError('--workdir does nothing beside --weights here; leave it out')
     for path, found in predict_files(Path(weights), paths):
         print(path)
         for name, probability in found.items():

@@ -15,7 +15,7 @@ from clu import metric_writers
 
 from trainers.processes import is_first
 from trainers.step import Sums
-from trainers.workdir import whole_lines
+from trainers.workdir import read_metrics, writing
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,11 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     kept for the next time.
     """
 
-    def __init__(self, path: Path, start_step: int) -> None:
-        kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= start_step]
-        draft = path.with_suffix('.tmp')
-        draft.write_text(''.join(kept))
-        draft.replace(path)
-        self._path = path
+    def __init__(self, workdir: Path, start_step: int) -> None:
+        kept = [line for line in read_metrics(workdir) if line['step'] <= start_step]
+        self._path = workdir / 'metrics.jsonl'
+        with writing(self._path) as file:
+            file.writelines(json.dumps(line) + '\n' for line in kept)
         self._pending: list[str] = []
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -63,8 +62,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 def was_logged(workdir: Path, step: int, wanted: Callable[[str], bool]) -> bool:
     """Whether metrics.jsonl has, at a step, a value whose name is wanted."""
-    lines = map(json.loads, whole_lines(workdir / 'metrics.jsonl'))
-    return any(line['step'] == step and any(map(wanted, line)) for line in lines)
+    return any(line['step'] == step and any(map(wanted, line)) for line in read_metrics(workdir))
 
 
 class _Lenient:
@@ -94,7 +92,7 @@ def make_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
     return metric_writers.MultiWriter(
         [
             _Lenient(metric_writers.SummaryWriter(str(workdir / 'tensorboard'))),
-            _Lenient(JsonLinesWriter(workdir / 'metrics.jsonl', start_step)),
+            _Lenient(JsonLinesWriter(workdir, start_step)),
         ]
     )
 

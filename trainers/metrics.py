@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from datasets.dataset import Dataset, Unreadable
+from trainers.metric_names import count_name
 from trainers.sharding import put_batch
 from trainers.state import TrainState
 
@@ -32,7 +33,7 @@ class Evaluator(Protocol):
     """What the trainer knows of an evaluator.
 
     Its metrics are called PREFIX/..., and where it has protocols PREFIX/...@PROTOCOL, such as
-    kinetics400/val/top1@4x3_logits.
+    kinetics400/val/top1@4x3_logits; see `trainers.metric_names`.
 
     Attributes:
         prefix: of its metrics' names.
@@ -54,25 +55,9 @@ class Evaluator(Protocol):
         """Reads an example of each split, so that one that is missing is told of at once."""
 
 
-def belongs(name: str, evaluator: Evaluator) -> bool:
-    """Whether a metric is one of an evaluator."""
-    path, _, protocol = name.partition('@')
-    return path.startswith(f'{evaluator.prefix}/') and protocol in evaluator.protocols
-
-
 def count_names(metrics: Metrics) -> dict[str, int]:
-    """The numbers of examples of metrics, by names such as digits/test/n or .../n@4x3_logits.
-
-    Metrics of one path and protocol have one number, but for those that are of other examples:
-    the strict ones, whose is n_strict, and likewise those without the class `none`.
-    """
-    counts = {}
-    for name, metric in metrics.items():
-        path, _, rest = name.rpartition('/')
-        measure, at, protocol = rest.partition('@')
-        other = next(filter(measure.endswith, ('_strict', '_without_none')), '')
-        counts[f'{path}/n{other}{at}{protocol}'] = metric.n
-    return counts
+    """The numbers of examples of metrics, by their names."""
+    return {count_name(name): metric.n for name, metric in metrics.items()}
 
 
 def count_seen(name: str, seen: int, unreadable: int, size: int) -> None:

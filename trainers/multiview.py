@@ -16,7 +16,7 @@ from trainers.classification import compute_crop_logits, open_evaluated
 from trainers.experiment import Experiment
 from trainers.loss import PROBABILITIES, Batch, labels_of
 from trainers.metrics import Metrics, each_batch, read_one
-from trainers.processes import is_first, texts_of_all
+from trainers.processes import gather_texts, is_first
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 from trainers.video_scores import (
@@ -143,7 +143,7 @@ class MultiView:
             bad = (~finite).sum()
             log.warning('%s: %d videos have scores that are not finite', self.prefix, bad)
         return VideoScores(
-            ids=[id for id, good in zip(texts_of_all(ids), readable, strict=True) if good],
+            ids=[id for id, good in zip(gather_texts(ids), readable, strict=True) if good],
             labels=labels[readable],
             merged={name: values[readable] for name, values in merged.items()},
             annotated=dataset.split(split).num_annotated,

@@ -17,7 +17,12 @@ def cosine(
     total_steps: int,
     steps_per_epoch: float,
 ) -> optax.Schedule:
-    """Warm-up, then half a cosine down to the end's learning rate."""
+    """Warm-up, then half a cosine down to the end's learning rate.
+
+    Raises:
+        ValueError: if a rate is not possible, or the warm-up is as long as the training.
+    """
+    _check_rates(learning_rate, end_learning_rate)
     warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
     share = end_learning_rate / learning_rate
     rest = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, share)
@@ -32,7 +37,12 @@ def linear(
     total_steps: int,
     steps_per_epoch: float,
 ) -> optax.Schedule:
-    """Warm-up, then linearly down to the end's learning rate."""
+    """Warm-up, then linearly down to the end's learning rate.
+
+    Raises:
+        ValueError: as `cosine`.
+    """
+    _check_rates(learning_rate, end_learning_rate)
     warmup = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
     rest = optax.linear_schedule(learning_rate, end_learning_rate, total_steps - warmup)
     return _after_warmup(rest, learning_rate, warmup)
@@ -47,7 +57,13 @@ def adamw(
     decayed: str,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """AdamW; the gradient's global norm is cut to clip_norm, unless that is 0."""
+    """AdamW; the gradient's global norm is cut to clip_norm, unless that is 0.
+
+    Raises:
+        ValueError: if a value is not possible.
+    """
+    _check_averaging(b1=b1, b2=b2)
+    _check_not_negative(weight_decay=weight_decay, clip_norm=clip_norm)
     step = optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=_mask(decayed))
     return optax.chain(_clip(clip_norm), step)
 
@@ -60,7 +76,13 @@ def momentum(
     decayed: str,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """SGD with momentum; weight decay is added to the clipped gradient."""
+    """SGD with momentum; weight decay is added to the clipped gradient.
+
+    Raises:
+        ValueError: if a value is not possible.
+    """
+    _check_averaging(momentum=momentum)
+    _check_not_negative(weight_decay=weight_decay, clip_norm=clip_norm)
     decay = optax.add_decayed_weights(weight_decay, mask=_mask(decayed))
     return optax.chain(_clip(clip_norm), decay, optax.sgd(schedule, momentum))
 
@@ -75,6 +97,24 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def kernels(params: Any) -> Any:
     """True at kernels; not at biases, norms and embeddings."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def _check_rates(learning_rate: float, end_learning_rate: float) -> None:
+    if not learning_rate > 0:
+        raise ValueError(f'learning_rate={learning_rate} is too small; use more than 0')
+    _check_not_negative(end_learning_rate=end_learning_rate)
+
+
+def _check_averaging(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f'{name}={value} is no decay; use 0 or more and less than 1')
+
+
+def _check_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f'{name}={value} is not possible; use 0 or more')
 
 
 def _mask(decayed: str) -> Callable[[Any], Any] | None:

@@ -1,7 +1,6 @@
 """The plan of a launch: the train step compiled for machines that need not be there."""
 
 import dataclasses
-import json
 import math
 import re
 import time
@@ -24,6 +23,7 @@ from trainers.sharding import batch_parts, batch_sharding
 from trainers.state import abstract_state
 from trainers.step import make_train_step, train_step
 from trainers.topology import GIB, Chip, open_topology
+from trainers.workdir import write_json
 
 Plan = dict[str, Any]
 
@@ -40,8 +40,11 @@ def plan(config: ConfigDict, topology: str, path: Path | None = None) -> Plan:
         What is printed.
 
     Raises:
-        UserError: if the config or the topology cannot be used, or the step does not fit.
+        UserError: if the config or the topology cannot be used, the file has no folder, or the step
+            does not fit.
     """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UserError(f'--json={path} has no folder; make {path.parent}, or name another')
     devices, chip = open_topology(topology)
     experiment = make_experiment(config, devices)
     check_model(experiment)
@@ -49,7 +52,7 @@ def plan(config: ConfigDict, topology: str, path: Path | None = None) -> Plan:
     result = make_plan(experiment, topology, chip)
     print_plan(result)
     if path is not None:
-        path.write_text(json.dumps(result, indent=2) + '\n')
+        write_json(path, result)
     if not result['fits']:
         other = ['a larger topology', 'a smaller model']
         hints = result['suggestions'] or other

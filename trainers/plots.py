@@ -7,7 +7,6 @@ The ending of --out says in which form: .png, .svg or .pdf.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections import defaultdict
@@ -21,8 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trainers.metric_names import is_count, is_share, parse_name
 from trainers.results import Results, read_results
-from trainers.workdir import whole_lines
+from trainers.workdir import read_metrics
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without black and yellow; the blue
 # is lighter than theirs, for dark pages.
@@ -32,9 +32,9 @@ MARKERS = 'osD^vP<X>d'
 # What panels of curves are called, in their order; other measures follow by their own names.
 PANELS = {
     'loss': 'loss',
-    'top1': 'top-1 accuracy, %',
-    'top5': 'top-5 accuracy, %',
-    'map': 'mean average precision, %',
+    'top1': 'top-1 accuracy',
+    'top5': 'top-5 accuracy',
+    'map': 'mean average precision',
     'learning_rate': 'learning rate',
     'gradient_norm': 'gradient norm',
     'examples_per_s': 'examples a second',
@@ -60,37 +60,17 @@ class Point:
     values: Sequence[float]
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, each with its `step`.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    path = workdir / 'metrics.jsonl'
-    lines = [json.loads(line) for line in whole_lines(path)]
-    if not lines:
-        raise ValueError(f'{path} has no metrics; name the workdir of a run that has logged some')
-    return lines
-
-
-def measure_of(name: str) -> str:
-    """What a metric measures: `top1` of digits/test/top1 and of k400/val/top1@4x3_logits."""
-    return name.rpartition('/')[2].partition('@')[0]
-
-
 def collect_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
     """Curves by what they measure and their names.
 
-    Numbers of examples, and what has a value at one step alone, are none. A value that was not
-    finite leaves a gap.
+    Counts, and what has a value at one step alone, are none. A value that was not finite leaves a
+    gap.
     """
     found: dict[str, dict[str, Curve]] = defaultdict(dict)
     for line in lines:
         for name, value in line.items():
-            measure = measure_of(name)
-            if name == 'step' or measure.startswith(('n_', 'unreadable', 'skipped_')):
-                continue
-            if measure in ('n', 'uptime', 'steps_per_sec', 'annotated', 'readable', 'scored'):
+            measure = parse_name(name).measure
+            if measure in ('step', 'uptime', 'steps_per_sec') or is_count(name):
                 continue
             steps, values = found[measure].setdefault(name, ([], []))
             steps.append(line['step'])
@@ -105,14 +85,14 @@ def collect_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cu
 
 def draw_curves(curves: Mapping[str, Curve], measure: str, axes: Axes) -> None:
     """Draws one panel: the curves of a measure, by their names."""
-    percent = PANELS.get(measure, '').endswith('%')
+    percent = all(map(is_share, curves))
     for k, (name, (steps, values)) in enumerate(curves.items()):
         shown = [100 * value for value in values] if percent else values
         marker = 'o' if len(steps) <= 30 else ''
         style = ('-', '--', ':', '-.')[k // len(COLORS) % 4]
         color = COLORS[k % len(COLORS)]
         axes.plot(steps, shown, style, color=color, label=name, lw=1.4, marker=marker, ms=3)
-    axes.set_title(PANELS.get(measure, measure), loc='left', fontsize=10)
+    axes.set_title(PANELS.get(measure, measure) + ', %' * percent, loc='left', fontsize=10)
     axes.set_xlabel('step', fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.legend(fontsize=7.5, frameon=False, handlelength=1.6)
@@ -127,7 +107,10 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
     """
     together: dict[str, dict[str, Curve]] = defaultdict(dict)
     for workdir, run in zip(workdirs, short_names(workdirs), strict=True):
-        for measure, curves in collect_curves(read_metrics(workdir)).items():
+        lines = read_metrics(workdir)
+        if not lines:
+            raise ValueError(f'{workdir} has no metrics; name the workdir of a run with some')
+        for measure, curves in collect_curves(lines).items():
             for name, curve in curves.items():
                 together[measure][f'{run}: {name}' if len(workdirs) > 1 else name] = curve
     if not together:
@@ -204,7 +187,7 @@ def choose_metric(runs: Sequence[Results], name: str | None = None) -> str:
         raise ValueError(f'--metric={name} is not of every run; use one of {", ".join(common)}')
     for measure in COMPARED:
         for key in common:
-            if measure_of(key) == measure:
+            if parse_name(key).measure == measure:
                 return key
     raise ValueError(
         f'the runs have no accuracy in common; name one of {", ".join(common) or "no metric"} with '
@@ -213,7 +196,7 @@ def choose_metric(runs: Sequence[Results], name: str | None = None) -> str:
 
 
 def make_points(workdirs: Sequence[Path], metric: str | None = None) -> tuple[list[Point], str]:
-    """Points of finished runs, one a run, in percent, and the name of the metric.
+    """Points of finished runs, one a run, and the name of the metric; shares in percent.
 
     Raises:
         ValueError: if a run is not finished, or has not this metric.
@@ -225,8 +208,9 @@ def make_points(workdirs: Sequence[Path], metric: str | None = None) -> tuple[li
             raise ValueError(f'{workdir} has no results.json; name finished runs')
         runs.append(results)
     name = choose_metric(runs, metric)
+    scale = 100 if is_share(name) else 1
     points = [
-        Point(f'{run["spec"]}  ({short})', run['gflops'], [100 * run['metrics'][name]['value']])
+        Point(f'{run["spec"]}  ({short})', run['gflops'], [scale * run['metrics'][name]['value']])
         for run, short in zip(runs, short_names(workdirs), strict=True)
     ]
     return points, name
@@ -259,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
             figure = plot_curves(args.workdirs)
         else:
             points, name = make_points(args.workdirs, args.metric)
-            figure = plot_flops(points, f'{name}, %')
+            figure = plot_flops(points, name + ', %' * is_share(name))
         save(figure, args.out)
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -3,23 +3,25 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import tee
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from datasets.dataset import Unreadable
-from datasets.geometry import GEOMETRIES
 from datasets.pipeline import Batch
-from token_learner.build import build_model
 from trainers.checkpoints import restore_trained
 from trainers.classification import compute_logits
-from trainers.construct import UserError, construct_named
+from trainers.construct import UserError
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.export import predictor, read_export
 from trainers.loss import PROBABILITIES
-from trainers.sharding import put_batch, replicated
+from trainers.metrics import each_batch
+from trainers.sharding import replicated
+from trainers.workdir import writing
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,11 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     probabilities.
 
     Returns:
-        The file.
+        The file, which is there whole or not at all.
+
+    Raises:
+        UserError: if there is no checkpoint.
+        OSError: if more examples are unreadable than `config.reading` allows.
     """
     state = restore_trained(workdir, experiment)
     first = evaluators.first
@@ -43,15 +49,16 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
         out_shardings=replicated(experiment.mesh),
     )
     path = workdir / f'predictions_{first.split}.jsonl'
-    with path.open('w') as file:
-        for batch in experiment.eval_batches(first.dataset, first.split, first.batch_size):
-            scores = np.asarray(step(state, put_batch(batch, experiment.mesh)))
+    read = experiment.eval_batches(first.dataset, first.split, first.batch_size)
+    batches, sent = tee(read)  # the device is ahead
+    found = each_batch(partial(step, state), sent, experiment.mesh)
+    with writing(path) as file:
+        for batch, scores in zip(batches, found, strict=True):
             for i in np.flatnonzero(batch['mask']):
-                best = np.argsort(-scores[i], kind='stable')[:5]
                 line = {
                     'id': str(batch['id'][i]),
                     'labels': label_names(batch, int(i), names),
-                    'predicted': {names[k]: float(scores[i, k]) for k in best},
+                    'predicted': likeliest(scores[i], names),
                 }
                 file.write(json.dumps(line) + '\n')
     log.info('predictions: %s', path)
@@ -62,6 +69,20 @@ def label_names(batch: Batch, row: int, names: Sequence[str]) -> list[str]:
     """The labels of an example of a batch."""
     labels = batch['labels'][row] if 'labels' in batch else [batch['label'][row]]
     return [names[label] for label in labels if label >= 0]
+
+
+def likeliest(probabilities: np.ndarray, names: Sequence[str], count: int = 5) -> dict[str, float]:
+    """The likeliest classes of an example, the first the likeliest, with their probabilities.
+
+    Of classes that are equally likely the one with the lower number comes first.
+
+    Args:
+        probabilities: [classes].
+        names: of the classes.
+        count: of those that are named.
+    """
+    best = np.argsort(-probabilities, kind='stable')[:count]
+    return {names[k]: float(probabilities[k]) for k in best}
 
 
 def predict_files(
@@ -77,24 +98,19 @@ def predict_files(
     Raises:
         UserError: if a file cannot be read, or the model is of videos.
     """
-    variables, about = read_export(weights)
-    names = about['label_names']
+    exported = read_export(weights)
+    about = exported.about
     if about['clip']:
         raise UserError(f'{weights} is of a model of videos; predict with --workdir and a config')
-    geometry = construct_named(
-        GEOMETRIES, about['eval_geometry'], 'eval_geometry', size=about['resolution']
-    )
-    model = build_model(about['model'], len(names))
-    logits = jax.jit(predictor(model, about))
+    geometry, logits = exported.geometry, jax.jit(predictor(exported))
     for path in images:
         try:
             pixels = geometry(path.read_bytes(), (0,))
         except (OSError, Unreadable) as error:
             raise UserError(f'{path} cannot be read: {error}; name a file of an image') from error
         pixels = to_channels(pixels, about['channels'])
-        scores = np.asarray(PROBABILITIES[about['loss']](logits(variables, pixels[None])[0]))
-        best = np.argsort(-scores, kind='stable')[:count]
-        yield path, {names[k]: float(scores[k]) for k in best}
+        probabilities = PROBABILITIES[about['loss']](logits(exported.variables, pixels[None])[0])
+        yield path, likeliest(np.asarray(probabilities), about['label_names'], count)
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

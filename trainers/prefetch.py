@@ -29,8 +29,8 @@ class Prefetch:
         self._running: deque[jax.Array] = deque()
         self.waited_s = 0.0
 
-    def next(self, running: Sums | None = None) -> DeviceBatch:
-        """The next batch.
+    def next(self, running: Sums | None = None) -> DeviceBatch | None:
+        """The next batch, None after the last one.
 
         Args:
             running: results of the step that was started last. It is not waited for, but the one
@@ -43,7 +43,7 @@ class Prefetch:
         if len(self._running) > _AHEAD:
             self._running.popleft().block_until_ready()
         start = time.perf_counter()
-        batch = next(self._batches)
+        batch = next(self._batches, None)
         idle = last is None or last.is_ready()
         self.waited_s = time.perf_counter() - start if idle else 0.0
-        return put_batch(batch, self._mesh)
+        return None if batch is None else put_batch(batch, self._mesh)

@@ -110,24 +110,24 @@ def _on_tpu() -> bool:
 
 def is_first() -> bool:
     """Whether this process writes what all have in common."""
-    return jax.process_index() == 0
+    return not is_multiprocess() or jax.process_index() == 0  # of one no device is asked for it
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether there is more than one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def all_true(value: bool) -> bool:
     """Whether a value is true on every process; all must ask."""
-    return (
-        bool(np.all(multihost_utils.process_allgather(np.asarray(value)))) if several() else value
-    )
+    if not is_multiprocess():
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
 
 
 def from_first(values: list[int]) -> list[int]:
     """The numbers of the first process; all must ask."""
-    if not several():
+    if not is_multiprocess():
         return values
     length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(values))))
     mine = np.zeros(length, np.int32)
@@ -136,9 +136,9 @@ def from_first(values: list[int]) -> list[int]:
     return [int(x) for x in multihost_utils.broadcast_one_to_all(mine)]
 
 
-def texts_of_all(texts: Sequence[str]) -> list[str]:
+def gather_texts(texts: Sequence[str]) -> list[str]:
     """At each place the text of a process that has one there, '' where none has; all must ask."""
-    if not several():
+    if not is_multiprocess():
         return list(texts)
     encoded = [text.encode() for text in texts]
     longest = np.asarray(max(map(len, encoded), default=0))
@@ -150,13 +150,13 @@ def texts_of_all(texts: Sequence[str]) -> list[str]:
 
 def wait_for_all(where: str) -> None:
     """Returns when every process has come here."""
-    if several():
+    if is_multiprocess():
         multihost_utils.sync_global_devices(where)
 
 
 def lost_process(error: Exception) -> str | None:
     """What to say of an error that comes from another process having ended; None of others."""
-    if not several() or not re.search(_LOST, str(error)):
+    if not is_multiprocess() or not re.search(_LOST, str(error)):
         return None
     return (
         f'another process has ended or cannot be reached ({str(error).splitlines()[0]}); see what '
@@ -170,6 +170,6 @@ def leave(status: int) -> None:
     The others may wait for it in a computation, so that an orderly end, which waits for them,
     would never come. They see the connection close and fail in turn.
     """
-    if several():
+    if is_multiprocess():
         sys.stdout.flush()
         os._exit(status)

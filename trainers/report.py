@@ -21,13 +21,12 @@ import matplotlib
 from flax.traverse_util import flatten_dict
 from matplotlib.figure import Figure
 
-from trainers.plots import Curve, collect_curves, draw_curves, measure_of
+from trainers.metric_names import count_name, is_count, is_share, parse_name
+from trainers.plots import COMPARED, Curve, collect_curves, draw_curves
 from trainers.results import read_results
-from trainers.workdir import whole_lines, writing
+from trainers.workdir import read_json, read_metrics, writing
 
 _INK = '#0b0c0d'  # of lines and letters in plots; becomes the page's own, light or dark
-_SHARES = ('top1', 'top5', 'map', 'wap', 'mean_class')  # metrics that are shown in percent
-_COUNTS = ('annotated', 'readable', 'scored', 'classes')  # of videos, and their classes
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #5d6672; --line: #d9dde3;
@@ -89,8 +88,9 @@ def report(workdir: Path) -> Path:
 
 def make_page(workdir: Path) -> str:
     """The page as HTML; everything that came from the run is escaped."""
-    config, lines = _read(workdir / 'config.json'), _metrics(workdir)
-    results, environment = read_results(workdir), _read(workdir / 'environment.json')
+    config, lines = read_json(workdir / 'config.json'), read_metrics(workdir)
+    results, environment = read_results(workdir), read_json(workdir / 'environment.json') or {}
+    stopped = read_json(workdir / 'nonfinite.json')
     spec, dataset = config['model']['spec'], config['dataset']['name']
     title = f'{spec} on {dataset}'
     metrics = _final(workdir, results, lines)
@@ -101,7 +101,7 @@ def make_page(workdir: Path) -> str:
         _section('Results', _results(metrics, results)),
         _section('Where the tokens look', _pictures(workdir)),
         _section('Classes', _classes(workdir)),
-        _section('Left out', _left_out(workdir, results, lines)),
+        _section('Left out', _left_out(stopped, metrics, results, lines)),
         _section('Environment', _mapping(environment)),
         _section('Config', _mapping(config, folded=True)),
     ]
@@ -114,22 +114,6 @@ def make_page(workdir: Path) -> str:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file; empty where there is none."""
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{path} cannot be read ({error}); mend or remove it') from error
-
-
-def _metrics(workdir: Path) -> list[dict[str, Any]]:
-    path = workdir / 'metrics.jsonl'
-    try:
-        return [json.loads(line) for line in whole_lines(path)]
-    except ValueError as error:
-        raise ValueError(f'{path} cannot be read ({error}); mend or remove it') from error
-
-
 def _final(
     workdir: Path, results: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[Any, Any, int]]:
@@ -137,13 +121,10 @@ def _final(
     found: dict[str, tuple[Any, Any, int]] = {}
     for line in lines:
         for name, value in line.items():
-            path, _, rest = name.rpartition('/')
-            measure, at, protocol = rest.partition('@')
-            if path.count('/') and measure != 'n' and not measure.startswith('n_'):
-                kind = next((k for k in ('_strict', '_without_none') if measure.endswith(k)), '')
-                counted = f'{path}/n{kind}{at}{protocol}'
+            counted = count_name(name)
+            if '/' in parse_name(name).prefix and name != counted:
                 found[name] = (value, line.get(counted), line['step'])
-    for measured in (results, _read(workdir / 'eval.json')):
+    for measured in (results, read_json(workdir / 'eval.json')):
         if measured:
             step = measured['steps'] if 'steps' in measured else measured['step']
             for name, metric in measured['metrics'].items():
@@ -168,7 +149,7 @@ def _head(
 
 def _tiles(metrics: Mapping[str, tuple[Any, Any, int]], results: Mapping[str, Any] | None) -> str:
     """The figures that one looks for first."""
-    main = [name for name in metrics if measure_of(name) in ('top1', 'map')][:4]
+    main = [name for name in metrics if parse_name(name).measure in COMPARED][:4]
     tiles = []
     for name in main:
         value, n, step = metrics[name]
@@ -238,7 +219,7 @@ def _results(metrics: Mapping[str, tuple[Any, Any, int]], results: Mapping[str, 
     rows = [
         (name, _shown(name, value), '' if n is None else f'{n:,.0f}', f'{step:,}')
         for name, (value, n, step) in metrics.items()
-        if measure_of(name) not in _COUNTS
+        if not is_count(name)
     ]
     table = _table(('metric', 'value', 'n', 'step'), rows, numbers=(1, 2, 3)) if rows else ''
     if not results:
@@ -250,12 +231,11 @@ def _results(metrics: Mapping[str, tuple[Any, Any, int]], results: Mapping[str, 
 
 def _shown(name: str, value: float | None) -> str:
     """A value as one reads it: shares in percent."""
-    measure = measure_of(name)
     if value is None:
         return 'not finite'
-    if measure.startswith(_SHARES) or measure.endswith('shot'):
+    if is_share(name):
         return f'{100 * value:.2f} %'
-    return f'{value:,.0f}' if measure in _COUNTS else f'{value:.4g}'
+    return f'{value:,.0f}' if is_count(name) else f'{value:.4g}'
 
 
 def _classes(workdir: Path) -> str:
@@ -273,7 +253,10 @@ _OF_CLASSES = ('videos', 'right', 'top1', 'times')
 
 
 def _left_out(
-    workdir: Path, results: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]]
+    stopped: Mapping[str, Any] | None,
+    metrics: Mapping[str, tuple[Any, Any, int]],
+    results: Mapping[str, Any] | None,
+    lines: Sequence[Mapping[str, Any]],
 ) -> str:
     """Examples that could not be read, and steps without an update."""
     rows = []
@@ -286,11 +269,9 @@ def _left_out(
             logged = [results['skipped_steps']]
         if logged:
             rows.append((text, f'{sum(logged):,.0f}'))
-    for name, (value, _, _) in _final(workdir, results, lines).items():
-        if measure_of(name) in _COUNTS:
-            rows.append((name, f'{value:,.0f}'))
+    counts = {name: value for name, (value, _, _) in metrics.items() if is_count(name)}
+    rows += [(name, _shown(name, value)) for name, value in counts.items()]
     table = _table(('what', 'how many'), rows, numbers=(1,)) if rows else ''
-    stopped = _read(workdir / 'nonfinite.json')
     if stopped:
         ids = ', '.join(map(str, stopped['ids'][:10]))
         table += (

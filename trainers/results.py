@@ -1,6 +1,5 @@
 """results.json: what a finished run measured, and on how many examples."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,19 @@ from token_learner.build import build_countable
 from token_learner.counting import Cost, count
 from trainers.experiment import Experiment
 from trainers.metrics import Metrics
+from trainers.workdir import read_json
 
 Results = dict[str, Any]
 
 
 def read_results(workdir: Path) -> Results | None:
-    """The results of a finished run, or None."""
-    path = workdir / 'results.json'
-    return json.loads(path.read_text()) if path.exists() else None
+    """The results of a finished run, or None.
+
+    Raises:
+        UserError: if results.json is damaged.
+    """
+    results: Results | None = read_json(workdir / 'results.json')
+    return results
 
 
 def make_results(

@@ -62,7 +62,8 @@ def _gradient(
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     key, augment_key, mixup_key = jax.random.split(key, 3)
     ratio = draw_ratio(mixup_key, experiment.mixup) if experiment.mixup else None
-    # An example's own key follows from its place in the order of the data, whoever has read it.
+    # An example's own key follows from its place in the global batch, whoever has read it, and from
+    # the step, which was folded into `key`.
     keys = jax.vmap(partial(jax.random.fold_in, augment_key))(batch['place'])
     batch = {**batch, 'key': keys}
     share = partial(_share_of_loss, experiment, n=n, ratio=ratio)

@@ -23,18 +23,21 @@ class _Handler(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Shows this project's log lines on standard output; of other processes than the first, errors.
+    """Shows this project's log lines on standard output.
 
-    All processes do the same, so that one need tell of it.
+    All processes do the same, so that the first one tells of it, and the others only of errors; but
+    each reads examples of its own, and warns of those.
     """
     first = is_first()
     handler = _Handler()
     who = '' if first else f'process {jax.process_index()}: '
     handler.setFormatter(logging.Formatter(f'%(asctime)s {who}%(message)s', '%H:%M:%S'))
-    logger = logging.getLogger('trainers')
-    logger.setLevel(logging.INFO if first else logging.ERROR)
-    logger.handlers = [handler]
-    logger.propagate = False
+    levels = {'trainers': logging.INFO if first else logging.ERROR, 'datasets': logging.WARNING}
+    for name, level in levels.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.handlers = [handler]
+        logger.propagate = False
     ignore_orbax()
 
 

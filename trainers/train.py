@@ -4,6 +4,7 @@ import logging
 import signal
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from trainers.experiment import Experiment
 from trainers.initialize import begin
 from trainers.interrupt import Interrupted, StopSignals
 from trainers.logs import Window, make_writer, was_logged
-from trainers.metrics import Metrics, belongs, count_names
+from trainers.metric_names import belongs
+from trainers.metrics import Metrics, count_names
 from trainers.prefetch import Prefetch
 from trainers.processes import all_true, from_first, is_first
 from trainers.profile import Profiles
@@ -43,8 +45,11 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
 
     Raises:
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
-        UserError: if the workdir's checkpoint does not fit the experiment, the loss is not finite,
-            or the last state cannot be saved.
+        UserError: if the workdir's checkpoint does not fit the experiment or none is whole, the
+            weights of `config.init_from` do not fit, the disk has too little room, the loss is not
+            finite, or the last state cannot be saved.
+        OSError: if more examples are unreadable than `config.reading` allows.
+        RuntimeError: if an evaluation did not see every example exactly once.
     """
     total = experiment.total_steps
     with ExitStack() as stack:
@@ -73,13 +78,16 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
             scalars = {name: metric.value for name, metric in metrics.items()}
             scalars |= count_names(metrics)
             writer.write_scalars(step, scalars)
+            writer.flush()
             log.info('step %d  %s', step, format_scalars(scalars))
             return metrics
 
-        every = experiment.eval_every_steps or total
-        of_first = partial(belongs, evaluator=evaluators.first)
-        [evaluated] = from_first([was_logged(workdir, start, of_first)])
-        if 0 < start < total and start % every == 0 and not evaluated:  # as it was to stop there
+        eval_every = experiment.eval_every_steps or total
+
+        def evaluates(step: int) -> bool:
+            return 0 < step < total and step % eval_every == 0
+
+        if evaluates(start) and not was_evaluated(workdir, start, evaluators):
             evaluate(state, start)
         window = Window(experiment.batch_size)
         report = periodic_actions.ReportProgress(
@@ -89,7 +97,7 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
             every_secs=None,
         )
         read = stack.enter_context(closing(experiment.train_batches(start)))
-        batches = Prefetch(read, experiment.mesh)
+        batches = Prefetch(islice(read, total - start), experiment.mesh)
         batch = batches.next()
         train_step = make_train_step(experiment)
         # Compiled here, not at the first log.
@@ -117,9 +125,6 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                 report(step)  # after the fetch, which waits for the device
                 if stop:
                     log.info('%s: saving, then stopping', signal.Signals(stop).name)
-                elif step < total and step % every == 0:
-                    evaluate(state, step)
-                    window.pause()
                 if saves:
                     writer.flush()
                     checkpoints.save(step, state)
@@ -127,12 +132,26 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
                 if stop:
                     checkpoints.finish()
                     raise Interrupted(stop)
+                if evaluates(step):  # after the save: an evaluation may take long
+                    evaluate(state, step)
+                    window.pause()
             metrics = evaluate(state, total, end=True)
             checkpoints.finish()
         split, skipped = evaluators.first.split, int(state.skipped)
         results = make_results(experiment, split, metrics, skipped, window.examples_per_s)
         write_json(workdir / 'results.json', results)
     return results
+
+
+def was_evaluated(workdir: Path, step: int, evaluators: Evaluators) -> bool:
+    """Whether an earlier part of the run evaluated this step; all processes must ask.
+
+    It did not where it was to stop there, or was ended before the evaluation was done.
+    """
+    first = evaluators.first
+    of_first = partial(belongs, prefix=first.prefix, protocols=first.protocols)
+    (logged,) = from_first([was_logged(workdir, step, of_first)])
+    return bool(logged)
 
 
 def check_finite(

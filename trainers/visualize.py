@@ -15,14 +15,13 @@ from datasets.clips import Clip, EvalClips, Views
 from datasets.dataset import Dataset, Unreadable
 from datasets.examples import Examples, Images, Sample
 from datasets.files import SPLIT, open_files
-from datasets.geometry import GEOMETRIES
-from token_learner.build import Model, build_model
+from token_learner.build import Model
 from token_learner.layers import without_scan
 from token_learner.maps import apply_with_maps
 from token_learner.variables import unflatten_variables
 from trainers.augment import Preprocess
 from trainers.checkpoints import restore_trained
-from trainers.construct import UserError, construct, construct_named
+from trainers.construct import UserError, construct
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.export import read_export
@@ -127,23 +126,24 @@ def visualize_export(
     Raises:
         UserError: as `visualize`.
     """
-    variables, about = read_export(weights)
+    exported = read_export(weights)
+    about = exported.about
     if about['clip'] and 'fps' not in about:
         raise UserError(f'{weights} does not say its frames a second; export the model again')
     side = about['resolution']
     frames = (about['clip']['frames'],) if about['clip'] else ()
     trained = Trained(
-        model=build_model(about['model'], len(about['label_names'])),
-        variables=unflatten_variables(variables),
+        model=exported.model,
+        variables=unflatten_variables(exported.variables),
         settings=about['model'],
-        preprocess=Preprocess(tuple(about['mean']), tuple(about['std'])),
+        preprocess=exported.preprocess,
         shape=(*frames, side, side, about['channels']),
         label_names=about['label_names'],
         step=about['step'],
     )
     fps = about['fps'] if about['clip'] else None
     dataset = _open(files, trained.label_names, bool(about['clip']), fps)
-    geometry = construct_named(GEOMETRIES, about['eval_geometry'], 'eval_geometry', size=side)
+    geometry = exported.geometry
     examples: Examples
     if about['clip']:
         clip = construct(Clip, about['clip'], 'clip')

@@ -75,10 +75,31 @@ def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     draft.replace(path)
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file of JSON lines, without one that is still being written."""
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    return _parse(path, path.read_text()) if path.exists() else None
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, each with its `step`; not one that is still being written.
+
+    Raises:
+        UserError: if one is damaged.
+    """
+    path = workdir / 'metrics.jsonl'
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith('}\n')]
+    return [_parse(path, line) for line in lines if line.endswith('}\n')]
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}); mend or remove it') from error
 
 
 def _finite(content: Any) -> Any:
@@ -94,7 +115,7 @@ def log_changes(workdir: Path, config: Mapping[str, Any]) -> None:
     """Says which keys differ from those that an earlier part of the run left."""
     path = workdir / 'config.json'
     if is_first() and path.exists():
-        old, new = (flatten_dict(c, sep='.') for c in (json.loads(path.read_text()), dict(config)))
+        old, new = (flatten_dict(c, sep='.') for c in (read_json(path), dict(config)))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 log.warning('config.%s was %s, is now %s', key, old.get(key), new.get(key))
@@ -103,10 +124,11 @@ def log_changes(workdir: Path, config: Mapping[str, Any]) -> None:
 def record_run(workdir: Path, config: Mapping[str, Any]) -> None:
     """Writes the resolved config, the git revision, package versions and the devices.
 
-    Results of an earlier, shorter run are taken away.
+    Results of an earlier, shorter run are taken away, and what one left that was stopped by a loss
+    that is not finite.
     """
     if is_first():
-        for name in ('results.json', 'eval.json'):
+        for name in ('results.json', 'eval.json', 'nonfinite.json'):
             (workdir / name).unlink(missing_ok=True)
     write_json(workdir / 'config.json', config)
     write_json(
