@@ -230,6 +230,9 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     continue
                 if file := archive.extractfile(member):
                     yield place, file.read()
+            place = 'its end'
+            while archive.fileobj.read(2**20):  # to the checksum, which `tarfile` leaves unread
+                pass
     except _DAMAGE as error:
         said = error.args[0] if isinstance(error, KeyError) else error  # a KeyError quotes its text
         reason = str(said).partition('\n')[0].rstrip(':')
