@@ -8,6 +8,9 @@ second from files of JSON lines, {"image": "path below DIR", "labels": ["dog", "
 many labels as an image has. Splits are SPLIT=DIR or SPLIT=FILE; one without a name is `full` of
 imagenet21k, else `train`. All splits have the classes of any.
 
+The dataset `jft` reads sets of its name and, with data_dir=ROOT/NAME, of any other; where they were
+made of folders, with labels=label.
+
 The files' bytes go in as they are, in ArrayRecord as TFDS writes it, with `vocabulary.txt`; a file
 that is no image is told of when it is read. Of folders and tar files, names that begin with '.' and
 __MACOSX are left out.
