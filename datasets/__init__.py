@@ -6,7 +6,7 @@ from datasets.dataset import Dataset
 
 
 def load_dataset(name: str, data_dir: str = '', **settings: Any) -> Dataset:
-    """Loads a dataset by its name.
+    """Loads a dataset of `datasets.registry` by its name; MODULE:OBJECT is for configs only.
 
     Raises:
         ValueError: if the name is not registered, or the settings are not possible.

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.box import Box
 from datasets.dataset import Action, Dataset, Unreadable, VideoSource
-from datasets.examples import Sample
+from datasets.examples import Sample, check_channels
 from datasets.geometry import Geometry
 from datasets.image import Picture
 
@@ -126,11 +126,17 @@ class _Clips:
         return length
 
     def _label(self, actions: Sequence[Action]) -> Any:
-        """Classes of actions, each once; or the class of the one that there is, else -1."""
+        """Classes of actions, each once; or the class of the one that there is, else -1.
+
+        Raises:
+            Unreadable: if there are several where each video has one.
+        """
         labels = sorted({action.label for action in actions})
-        if self.max_labels is None:
-            return labels[0] if labels else -1
-        return labels
+        if self.max_labels is not None:
+            return labels
+        if len(labels) > 1:
+            raise Unreadable(f'it has {len(labels)} labels, where each video of the set has one')
+        return labels[0] if labels else -1
 
 
 class TrainClips(_Clips):
@@ -155,11 +161,11 @@ class TrainClips(_Clips):
         kept, where = np.unique(places, return_inverse=True)
         video = self._source.read(index, kept.tolist())
         actions = video.actions
-        if self.max_labels is None and not actions:
-            raise Unreadable('it has no label to train on')
         if clip.label_mode == 'overlap':
             first, last = video.times[0], video.times[-1]
             actions = tuple(a for a in actions if a.start <= last and a.end >= first)
+        if self.max_labels is None and not actions:
+            raise Unreadable('it has no label to train on')
 
         def draw(out: np.ndarray) -> None:
             picture = Picture(video.frames[0])
@@ -243,10 +249,12 @@ def draw_frames(
         out: filled in, [crops, T, size, size, channels].
 
     Raises:
-        Unreadable: if a frame is damaged.
+        Unreadable: if a frame is damaged, or has other channels.
     """
     for number, frame in enumerate(frames):
         first, *others = np.flatnonzero(where == number)
-        Picture(frame).draw(boxes, out[:, first], exact=geometry.exact)
+        picture = Picture(frame)
+        check_channels(picture.channels, out)
+        picture.draw(boxes, out[:, first], exact=geometry.exact)
         if others:
             out[:, others] = out[:, first, None]

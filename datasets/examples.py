@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from datasets.dataset import Dataset, Source
+from datasets.dataset import Dataset, Source, Unreadable
 from datasets.geometry import Geometry
 
 
@@ -78,6 +78,20 @@ class Images:
         example = self._source[index]
 
         def draw(out: np.ndarray) -> None:
-            out[...] = self._geometry(example['image'], seed)
+            pixels = self._geometry(example['image'], seed)
+            check_channels(pixels.shape[-1], out)
+            out[...] = pixels
 
         return Sample(example['id'], example[self._label], draw)
+
+
+def check_channels(channels: int, out: np.ndarray) -> None:
+    """Checks that pixels have the channels of the array that they are drawn to.
+
+    Raises:
+        Unreadable: if not.
+    """
+    if channels != out.shape[-1]:
+        raise Unreadable(
+            f'its number of channels is {channels}, that of the dataset {out.shape[-1]}'
+        )

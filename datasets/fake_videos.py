@@ -19,9 +19,9 @@ import numpy as np
 
 from datasets.digits import load_digits
 from datasets.moving_digits import MOTIONS, Motion, draw_frame, draw_motions, draw_path
+from datasets.video_sets import VIDEO_SETS
 
 SHAPE = (72, 96)
-CHARADES_CLASSES = 157
 _NONE = 8  # number of AViD's video that is labelled 'none'
 
 
@@ -31,14 +31,12 @@ class Format:
 
     Attributes:
         splits: names; the first is to train on.
-        fps: frames a second.
         seconds: of a video, least and most.
         letters: of an id.
         id_length: in letters.
     """
 
     splits: tuple[str, str]
-    fps: int
     seconds: tuple[int, int]
     letters: str
     id_length: int
@@ -66,15 +64,15 @@ class Fake(NamedTuple):
 
 
 _YOUTUBE = Format(
-    ('train', 'val'), 25, (2, 3), string.ascii_letters + string.digits + '-_', id_length=11
+    ('train', 'val'), (2, 3), string.ascii_letters + string.digits + '-_', id_length=11
 )
 FAKES: Mapping[str, Format] = {
     'kinetics400': _YOUTUBE,
     'kinetics600': _YOUTUBE,
     'charades': Format(
-        ('train', 'test'), 12, (6, 10), string.ascii_uppercase + string.digits, id_length=5
+        ('train', 'test'), (6, 10), string.ascii_uppercase + string.digits, id_length=5
     ),
-    'avid': Format(('train', 'val'), 12, (2, 3), string.ascii_lowercase, id_length=8),
+    'avid': Format(('train', 'val'), (2, 3), string.ascii_lowercase, id_length=8),
 }
 
 
@@ -129,16 +127,17 @@ def _draw_ids(name: str, count: int) -> list[str]:
 
 
 def _write_videos(name: str, folder: Path, split: int, ids: Sequence[str]) -> Iterator[Fake]:
-    known, digits = FAKES[name], load_digits('').split('test' if split else 'train')
+    digits, fps = load_digits('').split('test' if split else 'train'), VIDEO_SETS[name].fps
+    seconds = FAKES[name].seconds
     for number, key in enumerate(ids):
         example = digits[number * len(digits) // len(ids)]  # of all classes
         rng = np.random.default_rng((split, number))
-        num_frames = int(rng.integers(*np.multiply(known.seconds, known.fps), endpoint=True))
+        num_frames = int(rng.integers(*np.multiply(seconds, fps), endpoint=True))
         motions = _draw(name, rng, number, num_frames)
         video = Fake(key, int(example['label']), motions, num_frames)
         path = folder / _file(name, video)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, _frames(rng, example['image'], video), known.fps)
+        write_video(path, _frames(rng, example['image'], video), fps)
         yield video
 
 
@@ -196,7 +195,7 @@ def _write_annotation(name: str, folder: Path, split: str, videos: Sequence[Fake
         path.write_text(json.dumps({_file(name, video): video.label for video in videos}))
     elif name == 'charades':
         _write_rows(path, map(_charades_row, videos))
-        unused = [f'Unused {number}' for number in range(len(MOTIONS), CHARADES_CLASSES)]
+        unused = [f'Unused {number}' for number in range(len(MOTIONS), VIDEO_SETS[name].classes)]
         lines = [f'c{i:03} {text}\n' for i, text in enumerate([*MOTIONS, *unused])]
         (folder / 'Charades_v1_classes.txt').write_text(''.join(lines))
     else:
@@ -223,7 +222,7 @@ def _kinetics_row(video: Fake, split: str) -> dict[str, Any]:
 
 
 def _charades_row(video: Fake) -> dict[str, Any]:
-    fps = FAKES['charades'].fps
+    fps = VIDEO_SETS['charades'].fps
     names = [MOTIONS[motion.label] for motion in video.motions]
     actions = [motion.action(fps) for motion in video.motions]
     return {

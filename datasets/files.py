@@ -1,6 +1,8 @@
 """Files that belong to no set, as a dataset of one split: what is asked of a trained model."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,12 @@ import numpy as np
 
 from datasets.dataset import Dataset, Unreadable, Video
 from datasets.image import Picture
-from datasets.prepare.decode import Decoded, decode_video
+from datasets.prepare.decode import QUALITY, SHORT_SIDE, Decoded, decode_video
+from datasets.prepare.isolate import Failure, run_isolated
 
 SPLIT = 'files'
 
-# As `datasets.prepare` has them by default.
-SHORT_SIDE, QUALITY = 256, 85
+TIMEOUT = 300  # of one video, seconds
 
 
 def open_files(
@@ -82,13 +84,12 @@ class VideoFiles:
     """
 
     def __init__(self, files: Sequence[Path], fps: int) -> None:
-        """Decodes the files.
+        """Decodes the files, in a process of their own.
 
         Raises:
             ValueError: if one is no sound video.
         """
-        self._files = files
-        self._decoded = [_decode(file, fps) for file in files]
+        self._files, self._decoded = files, list(_decode(files, fps))
         self.num_frames = np.array([len(x.frames) for x in self._decoded], np.int64)
         self.num_annotated = len(files)
 
@@ -102,10 +103,15 @@ class VideoFiles:
         return Video(self._files[index].name, [decoded.frames[k] for k in frames], times, ())
 
 
-def _decode(file: Path, fps: int) -> Decoded:
-    try:
-        return decode_video(file, fps=fps, short_side=SHORT_SIDE, quality=QUALITY)
-    except OSError as error:
-        raise ValueError(f'{file} cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise ValueError(f'{file} is no video to use: {error}') from error
+def _decode(files: Sequence[Path], fps: int) -> Iterator[Decoded]:
+    decode = partial(decode_video, fps=fps, short_side=SHORT_SIDE, quality=QUALITY)
+    results = run_isolated(decode, files, processes=1, timeout=TIMEOUT)
+    with contextlib.closing(results):  # ends the process
+        for file in files:
+            try:
+                result = next(results)
+            except ChildProcessError as error:  # which names the file
+                raise ValueError(str(error)) from error
+            if isinstance(result, Failure):
+                raise ValueError(f'{file} is no video to use: {result.reason}')
+            yield result

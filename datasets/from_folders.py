@@ -8,6 +8,9 @@ second from files of JSON lines, {"image": "path below DIR", "labels": ["dog", "
 many labels as an image has. Splits are SPLIT=DIR or SPLIT=FILE; one without a name is `full` of
 imagenet21k, else `train`. All splits have the classes of any.
 
+The dataset `jft` reads sets of its name and, with data_dir=ROOT/NAME, of any other; where they were
+made of folders, with labels=label.
+
 The files' bytes go in as they are, in ArrayRecord as TFDS writes it, with `vocabulary.txt`; a file
 that is no image is told of when it is read. Of folders and tar files, names that begin with '.' and
 __MACOSX are left out.
@@ -15,31 +18,42 @@ __MACOSX are left out.
 
 import argparse
 import json
+import lzma
 import os
-import re
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from datasets.arguments import as_path, split_and_path
+from datasets.prepare.files import is_left_out
 from datasets.write import write_set
 
 VERSION = '1.0.0'
 Item = tuple[str, dict[str, Any]]
 
+# What `tarfile` raises of a damaged file, and where a link leads nowhere or to itself.
+_DAMAGE = (
+    *(tarfile.TarError, OSError, EOFError, KeyError, RecursionError),
+    *(zlib.error, lzma.LZMAError),
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Prepares a set; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('name', help='of the set: imagenet21k, jft')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument(
+        'name', help='of the set: imagenet21k or jft, or another, which `jft` reads from OUT/NAME'
+    )
     several = {'nargs': '+', 'action': 'extend'}
     parser.add_argument(
         '--images', required=True, **several, help='[SPLIT=]DIR of the classes; with --labels DIR'
     )
     parser.add_argument('--labels', **several, help='[SPLIT=]FILE: JSON lines of image and labels')
-    parser.add_argument('--out', type=Path, required=True, help='folder of prepared sets')
+    parser.add_argument('--out', type=as_path, required=True, help='folder of prepared sets')
     args = parser.parse_args(argv)
     split = 'full' if args.name == 'imagenet21k' else 'train'
     try:
@@ -47,10 +61,10 @@ def main(argv: list[str] | None = None) -> int:
             folder = prepare_classes(args.name, by_split(args.images, split), args.out)
         elif len(args.images) == 1:
             labels = by_split(args.labels, split)
-            folder = prepare_labelled(args.name, Path(args.images[0]), labels, args.out)
+            folder = prepare_labelled(args.name, as_path(args.images[0]), labels, args.out)
         else:
             raise ValueError('--labels has paths below one folder; use --images=DIR')
-    except (OSError, ValueError, tarfile.TarError) as error:
+    except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print(folder)
@@ -65,12 +79,11 @@ def by_split(given: Sequence[str], default: str) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for value in given:
-        split, equals, path = value.partition('=')
-        if not equals or not re.fullmatch(r'\w+', split):  # ./a=b is a path
-            split, path = default, value
+        named, path = split_and_path(value)
+        split = named or default
         if split in found:
             raise ValueError(f'{value} is a second path of split {split!r}; use SPLIT=PATH')
-        found[split] = Path(path)
+        found[split] = path
     return found
 
 
@@ -104,7 +117,7 @@ def _write(
     name: str, out: Path, names: Sequence[str], features: Any, splits: Mapping[str, Iterator[Item]]
 ) -> Path:
     folder = write_set(out, name, VERSION, features, splits)
-    (folder / 'vocabulary.txt').write_text('\n'.join(names) + '\n')
+    (folder / 'vocabulary.txt').write_text('\n'.join(names) + '\n', encoding='utf-8')
     return folder
 
 
@@ -139,7 +152,7 @@ def _classes(images: Path) -> dict[str, Path]:
     _check_folder(images)
     classes: dict[str, Path] = {}
     for path in sorted(images.iterdir()):
-        if _left_out(path.name) or not (path.is_dir() or path.suffix == '.tar'):
+        if is_left_out(path.name) or not (path.is_dir() or path.suffix == '.tar'):
             continue
         name = path.name if path.is_dir() else path.stem
         if name in classes:
@@ -164,11 +177,6 @@ def _check_name(name: str, where: str) -> None:
         raise ValueError(f'{where} has the label {name!r}; use one line without spaces around it')
 
 
-def _left_out(name: str) -> bool:
-    """Whether this is of a system's own, not of the set."""
-    return name.startswith('.') or name == '__MACOSX'
-
-
 def _of_classes(classes: Mapping[str, Path]) -> Iterator[Item]:
     for name, path in classes.items():
         for file, data in files_of(path):
@@ -180,7 +188,8 @@ def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the files of a class.
 
     Raises:
-        ValueError: if there are none, a folder holds another, or a tar file has a name twice.
+        ValueError: if there are none, a folder holds another, or a tar file is damaged or has a
+            name twice.
     """
     if not path.is_dir():
         yield from _in_tar(path)
@@ -191,7 +200,7 @@ def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _listed(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        found = sorted((x.name, x.is_dir()) for x in entries if not _left_out(x.name))
+        found = sorted((x.name, x.is_dir()) for x in entries if not is_left_out(x.name))
     if inner := [name for name, is_folder in found if is_folder]:
         raise ValueError(
             f'{folder} holds the folder {inner[0]!r}; move its images up into the class'
@@ -203,17 +212,36 @@ def _listed(folder: Path) -> list[str]:
 
 def _in_tar(path: Path) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = member.name.removeprefix('./').removeprefix(f'{path.stem}/')
-            if any(map(_left_out, name.split('/'))) or not (file := archive.extractfile(member)):
-                continue
-            if name in seen:
-                raise ValueError(f'{path} holds {name} twice; pack it again')
-            seen.add(name)
-            yield name, file.read()
+    for member, data in _members(path):
+        name = member.removeprefix('./').removeprefix(f'{path.stem}/')
+        if name in seen:
+            raise ValueError(f'{path} holds {name} twice; pack it again')
+        seen.add(name)
+        yield name, data
     if not seen:
         raise ValueError(f'{path} holds no images; put some there, or take it away')
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names in a tar file and the bytes of these files."""
+    place = 'its beginning'
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                place = member.name
+                if any(map(is_left_out, place.removeprefix('./').split('/'))):
+                    continue
+                if file := archive.extractfile(member):
+                    yield place, file.read()
+            place = 'its end'
+            while archive.fileobj.read(2**20):  # to the checksum, which `tarfile` leaves unread
+                pass
+    except _DAMAGE as error:
+        said = error.args[0] if isinstance(error, KeyError) else error  # a KeyError quotes its text
+        reason = str(said).partition('\n')[0].rstrip(':')
+        raise ValueError(
+            f'{path} cannot be read at {place}: {reason}; pack it again, or take it away'
+        ) from error
 
 
 def _vocabulary(labels: Path, images: Path) -> set[str]:
@@ -236,17 +264,28 @@ def _vocabulary(labels: Path, images: Path) -> set[str]:
 
 def _rows(labels: Path) -> Iterator[tuple[str, str, list[str]]]:
     """Of each line where it is, its image and its labels."""
-    with labels.open() as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row['labels'], list):
-                    raise TypeError
-                yield f'{labels}:{number}', str(row['image']), [str(x) for x in row['labels']]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{labels}:{number} is not {{"image": ..., "labels": [...]}}'
-                ) from error
+    try:
+        with labels.open(encoding='utf-8') as file:
+            for number, line in enumerate(file, 1):
+                where = f'{labels}:{number}'
+                yield where, *_row(line, where)
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{labels} is no text in UTF-8; save it as such') from error
+
+
+def _row(line: str, where: str) -> tuple[str, list[str]]:
+    """The image of a line, and its labels, which are texts or whole numbers."""
+    try:
+        match json.loads(line):
+            case {'image': str(image), 'labels': list(found)} if all(map(_is_label, found)):
+                return image, [str(label) for label in found]
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(f'{where} is not {{"image": "PATH", "labels": ["NAME", ...]}}; mend it')
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _of_rows(labels: Path, images: Path) -> Iterator[Item]:

@@ -185,11 +185,12 @@ class JitterCrop(Geometry):
                 'no range; use positive numbers, the smaller first'
             )
         if not 0 <= prob_scale_jitter <= 1:
-            raise ValueError(f'prob_scale_jitter={prob_scale_jitter} is none; use 0 to 1')
-        if size > min_resize * scale_min_factor:
+            raise ValueError(f'prob_scale_jitter={prob_scale_jitter} is no probability; use 0 to 1')
+        factors = [scale_min_factor] * (prob_scale_jitter > 0) + [1.0] * (prob_scale_jitter < 1)
+        if size > min_resize * min(factors):
             raise ValueError(
-                f'a square of {size} does not fit min_resize={min_resize} by '
-                f'scale_min_factor={scale_min_factor}; use larger ones'
+                f'a square of {size} does not fit min_resize={min_resize} by a factor of '
+                f'{min(factors)}; use a larger min_resize or scale_min_factor'
             )
         self.min_resize, self.prob_scale_jitter = min_resize, prob_scale_jitter
         self.scale_min_factor, self.scale_max_factor = scale_min_factor, scale_max_factor

@@ -20,7 +20,7 @@ Image.MAX_IMAGE_PIXELS = None  # ours is below, and an error instead of a warnin
 # A JPEG of more is decoded at a smaller scale, any other image refused: 0.2 GB of pixels.
 MAX_PIXELS = 2**26
 
-SCRATCH = 2**22  # bytes; an image of more pixels gets memory of its own
+SCRATCH = 2**22  # bytes; an image of more bytes gets memory of its own
 _own = threading.local()
 
 # What sets hold. (Of Pillow's others some run programs, and some warn of what is damaged.)

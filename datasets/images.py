@@ -4,14 +4,13 @@ Sizes and classes are known without the data, which is all that a plan of a run 
 those of the TFDS catalogue; where the set is there, its own count.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from datasets.dataset import Dataset, Parts, UnreadSource
-from datasets.prepared import TfdsSplits, find_version
+from datasets.prepared import TfdsSplits, data_root, find_version
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,6 @@ def load_images(name: str, data_dir: str) -> Dataset:
     return Dataset(name, splits.names, 3, Parts(splits), known.max_labels)
 
 
-def data_root(data_dir: str) -> Path:
-    """TFDS's folder of prepared sets."""
-    default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-    return Path(data_dir or default).expanduser()
-
-
 def _described(name: str, known: ImageSet, root: Path) -> Dataset:
     reason = _missing(name, known, root)
     splits = {split: UnreadSource(size, reason) for split, size in known.sizes.items()}
@@ -95,7 +88,8 @@ def _missing(name: str, known: ImageSet, root: Path) -> str:
     by_hand = f', with {known.by_hand} in {root}/downloads/manual' if known.by_hand else ''
     return (
         f'{name} is not in {root}; prepare it: {command}{by_hand} (or, to try things out: '
-        f'python -m datasets.make_fake {name} --out={root})'
+        f'python -m datasets.make_fake {name} --out=runs/fake and '
+        '--config.dataset.data_dir=runs/fake)'
     )
 
 

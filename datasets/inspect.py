@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from datasets.dataset import Action, Unreadable
+from datasets.arguments import as_path
+from datasets.dataset import Action, Unreadable, Video
 from datasets.videos import PreparedSet, PreparedVideos, open_set
 
 # Of a split, whose labels are read: to read all of a large set would take hours.
@@ -27,9 +28,9 @@ _MOST_CLIPS = 64
 
 def main(argv: list[str] | None = None) -> int:
     """Shows a set; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', type=Path, metavar='DIR', help='of the set, or of its version')
-    parser.add_argument('--sheet', type=Path, metavar='FILE.png', help='the picture to write')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument('folder', type=as_path, metavar='DIR', help='of the set, or of its version')
+    parser.add_argument('--sheet', type=as_path, metavar='FILE.png', help='the picture to write')
     parser.add_argument('--clips', type=int, default=8, help='videos in the picture')
     parser.add_argument('--seed', type=int, default=0, help='which videos are drawn')
     args = parser.parse_args(argv)
@@ -128,6 +129,8 @@ def _labels(
 def draw_sheet(prepared: PreparedSet, clips: int, seed: int) -> Any:
     """Draws videos of any split, each as a row of 8 frames from its first to its last.
 
+    The row of one that is damaged says so.
+
     Args:
         prepared: the set.
         clips: how many; all where there are fewer.
@@ -135,9 +138,6 @@ def draw_sheet(prepared: PreparedSet, clips: int, seed: int) -> Any:
 
     Returns:
         The matplotlib figure.
-
-    Raises:
-        Unreadable: if one of them is damaged.
     """
     from matplotlib.figure import Figure  # slow to load
 
@@ -147,30 +147,48 @@ def draw_sheet(prepared: PreparedSet, clips: int, seed: int) -> Any:
     figure = Figure(figsize=(2 * FRAMES, height), dpi=100)
     grid = figure.subplots(len(chosen), FRAMES, squeeze=False)
     figure.subplots_adjust(0.01, 0.25 / height, 0.99, 1 - 0.6 / height, wspace=0.05, hspace=0.35)
-    for row, place in zip(grid, chosen, strict=True):
-        _draw_video(row, prepared, *places[place])
+    for row, (split, index) in zip(grid, [places[i] for i in chosen], strict=True):
+        try:
+            video, pixels = _read(prepared.splits[split], index)
+        except Unreadable as error:
+            _caption(row, f'{split} video {index} cannot be read: {error}')
+        else:
+            _draw_video(row, prepared, split, video, pixels)
     return figure
 
 
-def _draw_video(row: Any, prepared: PreparedSet, split: str, index: int) -> None:
-    source, names = prepared.splits[split], prepared.names
+def _read(source: PreparedVideos, index: int) -> tuple[Video, list[np.ndarray]]:
+    """Frames of a video from its first to its last, and their pixels [h, w, 3]."""
     last = int(source.num_frames[index]) - 1
     video = source.read(index, np.linspace(0, last, FRAMES).round().astype(int).tolist())
-    caption = '; '.join(
-        f'{names[label]} {start:.1f}-{end:.1f} s' for label, start, end in video.actions
-    )
-    lines = textwrap.wrap(f'{split} {video.id}: {caption or "no label"}', 230, max_lines=2)
+    try:
+        return video, [simplejpeg.decode_jpeg(frame) for frame in video.frames]
+    except ValueError as error:
+        raise Unreadable(f'{video.id}: damaged JPEG file: {error}') from error
+
+
+def _caption(row: Any, text: str) -> None:
+    """Writes a line or two above a row, and takes its ticks away."""
+    lines = textwrap.wrap(text, 230, max_lines=2)
     # A dollar would begin a formula.
     row[0].set_title('\n'.join(lines).replace('$', r'\$'), loc='left', fontsize=9)
-    for axis, data, time in zip(row, video.frames, video.times, strict=True):
-        try:
-            axis.imshow(simplejpeg.decode_jpeg(data))
-        except ValueError as error:
-            raise Unreadable(f'{video.id}: damaged JPEG file: {error}') from error
+    for axis in row:
+        axis.set(xticks=[], yticks=[])
+
+
+def _draw_video(
+    row: Any, prepared: PreparedSet, split: str, video: Video, pixels: list[np.ndarray]
+) -> None:
+    names = prepared.names
+    actions = '; '.join(
+        f'{names[label]} {start:.1f}-{end:.1f} s' for label, start, end in video.actions
+    )
+    _caption(row, f'{split} {video.id}: {actions or "no label"}')
+    for axis, image, time in zip(row, pixels, video.times, strict=True):
+        axis.imshow(image)
         now = [] if prepared.manifest['single_label'] else _now(video.actions, time)
         text = ' '.join([f'{time:.2f} s', *(names[label] for label in now)])
         axis.set_xlabel(textwrap.shorten(text, 32).replace('$', r'\$'), fontsize=8)
-        axis.set(xticks=[], yticks=[])
 
 
 def _now(actions: tuple[Action, ...], time: float) -> list[int]:

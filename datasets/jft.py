@@ -9,9 +9,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.arguments import as_path
 from datasets.dataset import Dataset, Parts, UnreadSource
-from datasets.images import data_root
-from datasets.prepared import EncodedSource, Labels, RecordExamples, TfdsSplits, find_version
+from datasets.prepared import (
+    EncodedSource,
+    Labels,
+    RecordExamples,
+    TfdsSplits,
+    data_root,
+    find_version,
+)
 
 # Dosovitskiy et al., arXiv:2010.11929, Sec. 4.1; the classes as the TokenLearner paper's parameter
 # counts imply them. (Of the test split the size is not known.)
@@ -49,7 +56,7 @@ def load_jft(
     root = data_root(data_dir)
     prepared = find_version(root) or find_version(root / 'jft')
     folder = prepared or root
-    names = read_vocabulary(Path(vocabulary) if vocabulary else folder / 'vocabulary.txt')
+    names = read_vocabulary(as_path(vocabulary) if vocabulary else folder / 'vocabulary.txt')
     if vocabulary and not names:
         raise ValueError(f'vocabulary {vocabulary} is not there; name a file of class names')
     if prepared:
@@ -81,9 +88,12 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     """Names of the classes; none where there is no such file.
 
     Raises:
-        ValueError: if a name is empty, or there twice.
+        ValueError: if a name is empty, or there twice, or the file is no text.
     """
-    names = path.read_text().splitlines() if path.is_file() else []
+    try:
+        names = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is no text in UTF-8; save it as such') from error
     seen: set[str] = set()
     for number, name in enumerate(names, 1):
         if not name or name in seen:
@@ -131,8 +141,8 @@ def _check_shards(paths: Sequence[Path]) -> None:
 def _described(root: Path, max_labels: int) -> Dataset:
     reason = (
         f'{root} holds no set: neither dataset_info.json nor SPLIT*.array_record files; prepare '
-        f'yours (docs/images.md), or, to try things out: python -m datasets.make_fake jft '
-        f'--out={root}'
+        'yours (docs/images.md), or, to try things out: python -m datasets.make_fake jft '
+        '--out=runs/fake and --config.dataset.data_dir=runs/fake'
     )
     splits = {split: UnreadSource(size, reason) for split, size in SIZES.items()}
     return Dataset('jft', tuple(map(str, range(CLASSES))), 3, Parts(splits), max_labels)

@@ -56,6 +56,8 @@ class Reading:
         for name in ('workers', 'threads', 'prefetch'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name}={getattr(self, name)} is negative; use 0 or more')
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f'max_unreadable={self.max_unreadable} is no share; use 0 to 1')
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if the shares do not divide a global batch."""
@@ -207,7 +209,7 @@ def train_batches(
         reading: workers and this process's place among the processes.
 
     Yields:
-        Batches as in design: image [b, h, w, channels] or video [b, t, h, w, channels] uint8, label
+        Batches: image [b, h, w, channels] or video [b, t, h, w, channels] uint8, label
         [b] or labels [b, most labels] int32, place [b] int32 in the global batch, mask [b],
         unreadable [b] (1 where an example should be and cannot be read; its mask is 0), id [b]
         and error [b], why; and `examples.numbers`.

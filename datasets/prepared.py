@@ -3,6 +3,7 @@
 Nothing here loads TensorFlow.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from datasets.arguments import as_path
 from datasets.dataset import Source, Unreadable, UnreadSource
 
 # What a record of another kind may raise where TFDS reads it.
@@ -266,14 +268,9 @@ class RecordExamples:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
-        try:
-            features = tf_example_pb2.Example.FromString(record).features.feature
-        except DecodeError as error:
-            raise Unreadable('its record is no tf.train.Example') from error
         found = {
             key: list(getattr(value, str(value.WhichOneof('kind') or 'int64_list')).value)
-            for key, value in features.items()
+            for key, value in parse_example(self._records[index]).items()
         }
         for key in self._needed:
             if key not in found:
@@ -283,6 +280,23 @@ class RecordExamples:
                 raise Unreadable(f'it has {len(found[key])} values of {key!r}, not one')
             found[key] = found[key][0]
         return found
+
+
+def parse_example(record: bytes) -> Any:
+    """The features of a serialised tf.train.Example, by name.
+
+    Raises:
+        Unreadable: if it is none.
+    """
+    try:
+        return tf_example_pb2.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise Unreadable('its record is no tf.train.Example') from error
+
+
+def data_root(data_dir: str) -> Path:
+    """TFDS's folder of prepared sets, where no other is given."""
+    return as_path(data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets'))
 
 
 def find_version(folder: Path) -> Path | None:

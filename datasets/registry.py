@@ -8,7 +8,8 @@ from datasets.digits import load_digits
 from datasets.images import IMAGE_SETS, load_images
 from datasets.jft import load_jft
 from datasets.moving_digits import load_moving_digits
-from datasets.videos import VIDEO_SETS, load_videos
+from datasets.video_sets import VIDEO_SETS
+from datasets.videos import load_videos
 
 # Name -> function from the data directory ('' where the data come with a package, or lie in TFDS's
 # folder) and settings of its own.

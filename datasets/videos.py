@@ -12,39 +12,10 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from google.protobuf.message import DecodeError
-from tensorflow_datasets.proto import tf_example_pb2
 
 from datasets.dataset import Action, Dataset, Unreadable, UnreadSource, Video
-from datasets.images import data_root
-from datasets.prepared import Labels, Records, find_version, text
-
-
-@dataclass(frozen=True)
-class VideoSet:
-    """What is known of a set before it is there.
-
-    Attributes:
-        classes: how many.
-        sizes: annotated videos, by split.
-        fps: frames a second that it is prepared with by default.
-        max_labels: of one video; None where each has one.
-    """
-
-    classes: int
-    sizes: Mapping[str, int]
-    fps: int
-    max_labels: int | None = None
-
-
-# Sizes of the annotations: of Kinetics-400 in cvdfoundation/kinetics-dataset, of Charades and the
-# val of AViD in their files, others as papers round them.
-VIDEO_SETS = {
-    'kinetics400': VideoSet(400, {'train': 246_534, 'val': 19_906, 'test': 39_805}, fps=25),
-    'kinetics600': VideoSet(600, {'train': 390_000, 'val': 30_000, 'test': 60_000}, fps=25),
-    'charades': VideoSet(157, {'train': 7985, 'test': 1863}, fps=12, max_labels=64),
-    'avid': VideoSet(887, {'train': 410_000, 'val': 46_850}, fps=12),
-}
+from datasets.prepared import Labels, Records, data_root, find_version, parse_example, text
+from datasets.video_sets import VIDEO_SETS, VideoSet
 
 
 def load_videos(name: str, data_dir: str, *, fps: int = 0) -> Dataset:
@@ -175,7 +146,7 @@ class PreparedVideos:
             OSError: if a file cannot be read.
         """
         length, per_record = int(self.num_frames[index]), self._per_record
-        parts: dict[int, _Part] = {}
+        parts: dict[int, _Record] = {}
         for k in sorted({n // per_record for n in frames}):
             record, count = int(self._first[index]) + k, min(per_record, length - k * per_record)
             parts[k] = _parse(self._records[record], k, count)
@@ -192,7 +163,7 @@ class PreparedVideos:
         )
 
 
-class _Part(NamedTuple):
+class _Record(NamedTuple):
     """A record; see datasets.prepare.records."""
 
     id: bytes
@@ -203,18 +174,15 @@ class _Part(NamedTuple):
     times: Sequence[float]
 
 
-def _parse(record: bytes, number: int, count: int) -> _Part:
+def _parse(record: bytes, number: int, count: int) -> _Record:
     """A record that is to be the part of its video with this number, of so many frames."""
-    try:
-        features = tf_example_pb2.Example.FromString(record).features.feature
-    except DecodeError as error:
-        raise Unreadable('its record is no tf.train.Example') from error
+    features = parse_example(record)
     ids, labels, frames = (features[k].bytes_list.value for k in ('id', 'labels', 'frames'))
     starts, ends, times = (features[k].float_list.value for k in ('starts', 'ends', 'times'))
     found = (features['part'].int64_list.value, *map(len, (ids, frames, times, starts, ends)))
     if found != ([number], 1, count, count, len(labels), len(labels)):
         raise Unreadable(f'its record is not part {number} of a video, with {count} frames')
-    return _Part(ids[0], labels, starts, ends, frames, times)
+    return _Record(ids[0], labels, starts, ends, frames, times)
 
 
 def _described(name: str, known: VideoSet, folder: Path, fps: int) -> Dataset:

@@ -56,7 +56,7 @@ def test_kinetics_without_labels_or_splits(write):
     found = read_annotations('kinetics600', [train, f'test={test}'], classes=1)
     assert found.videos['test'][0].label is None
     assert [file[:2] for file in found.files] == [('a.csv', 'train'), ('b.csv', 'test')]
-    with pytest.raises(ValueError, match=r'b.csv says not of what split it is; use SPLIT='):
+    with pytest.raises(ValueError, match=r'b.csv does not say which split it is of; use SPLIT='):
         read_annotations('kinetics600', [train, test], classes=1)
     with pytest.raises(ValueError, match=r'a.csv:2 is of the split train; do not call it val'):
         read_annotations('kinetics600', [f'validate={train}'], classes=1)
@@ -147,7 +147,7 @@ def test_ids_that_are_no_file_names(write):
         ('avid_val.json', [('a', 3)], 'avid_val.json is not {"NAME.mp4": "LABEL"}'),
         ('avid_val.json', [('a', {'b': 'c'})], 'avid_val.json is not {"NAME.mp4": "LABEL"}'),
         ('avid_val.json', [], 'avid_val.json has no video; give another file'),
-        ('mine.json', [('a', 'b')], 'mine.json says not of what split it is; use SPLIT='),
+        ('mine.json', [('a', 'b')], 'mine.json does not say which split it is of; use SPLIT='),
         ('Charades_v1_test.csv', ['id,length'], 'Charades_v1_test.csv has no column actions'),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_is_given_does_not_fit(write, tmp_path):
     assert 'none.csv cannot be read: No such file' in error('avid', f'{tmp_path}/none.csv')
     assert 'a.csv is given a second time' in error('kinetics400', file, f'train={file}')
     assert "no set 'kinetics'; use one of kinetics400" in error('kinetics', file)
-    assert 'has not a split of charades; use train, test' in error('charades', f'val={file}')
+    assert 'names no split of charades; use train, test' in error('charades', f'val={file}')
     assert error('kinetics400', file) == (
         'annotations have 8 labels, kinetics400 has 400; give all annotation files, or --classes=8'
     )

@@ -112,7 +112,28 @@ def test_a_clip_has_the_labels_that_overlap_it_ends_included():
 def test_a_video_without_label_is_neither_trained_on_nor_scored():
     with pytest.raises(Unreadable, match='it has no label to train on'):
         train_clips(Numbered([9]), 2, 1, 'video').sample(0, (0,))
+    late = Numbered([9], [Action(1, 5.0, 6.0)])
+    assert train_clips(late, 2, 1, 'video').sample(0, (0,)).label == 1
+    with pytest.raises(Unreadable, match='it has no label to train on'):
+        train_clips(late, 2, 1, 'overlap').sample(0, (0,))
     assert eval_clips([9], Views()).sample(0, (0,)).label == -1
+
+
+def test_a_video_with_several_labels_where_each_has_one_cannot_be_used():
+    source = Numbered([9], [Action(1, 0.0, 9.0), Action(2, 0.0, 9.0), Action(1, 2.0, 3.0)])
+    evaluated = EvalClips(dataset_of(source), 'all', Resize(8), Clip(2, 1, 'video'), Views())
+    for examples in (train_clips(source, 2, 1, 'video'), evaluated):
+        with pytest.raises(Unreadable, match='it has 2 labels, where each video of the set has'):
+            examples.sample(0, (0,))
+    twice = Numbered([9], LABEL * 2)
+    assert train_clips(twice, 2, 1, 'video').sample(0, (0,)).label == 2
+
+
+def test_frames_of_other_channels_than_the_set_s_cannot_be_used():
+    dataset = Dataset('numbered', tuple('abcdef'), 3, {'all': Numbered([9], LABEL)}, videos=True)
+    clips = TrainClips(dataset, 'all', Resize(8), Clip(2, 1, 'video'))
+    with pytest.raises(Unreadable, match='its number of channels is 2, that of the dataset 3'):
+        drawn(clips, 0)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +204,10 @@ def test_scale_jitter_is_that_of_the_recipe():
     for bad, message in [
         ({'scale_min_factor': 2.0}, 'the smaller first'),
         ({'min_resize': 230}, 'a square of 224 does not fit'),
+        (
+            {'min_resize': 200, 'scale_min_factor': 1.2, 'prob_scale_jitter': 0.5},
+            'does not fit min_resize=200 by a factor of 1.0',
+        ),
         ({'prob_scale_jitter': 1.5}, 'use 0 to 1'),
     ]:
         with pytest.raises(ValueError, match=message):

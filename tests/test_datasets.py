@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_bad_names_are_refused():
         DIGITS.split('val')
     with pytest.raises(ValueError, match='not divisible by the 3 shares'):
         take(1, reading=Reading(shares=3))
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
+def test_a_share_of_unreadable_examples_is_none_but_of_0_to_1(share):
+    with pytest.raises(ValueError, match=f'max_unreadable={share} is no share; use 0 to 1'):
+        Reading(max_unreadable=share)
+
+
+def test_an_image_of_other_channels_than_the_set_s_cannot_be_used():
+    images = Images(replace(DIGITS, channels=3), 'test', Resize(8))
+    with pytest.raises(Unreadable, match='its number of channels is 1, that of the dataset 3'):
+        images.sample(0, (0,)).draw(np.empty(images.shape, np.uint8))
 
 
 def test_geometry():

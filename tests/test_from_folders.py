@@ -1,5 +1,6 @@
 """Sets made of folders, tar files and JSON lines, and files in them that cannot be read."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ import pytest
 
 from configs import digits
 from datasets import from_folders, load_dataset
+from datasets.arguments import split_and_path
 from datasets.examples import Images
 from datasets.geometry import Resize
 from datasets.pipeline import Reading, eval_batches, train_batches
@@ -168,25 +170,26 @@ def test_json_lines(labelled, tmp_path):
 
 
 IMAGE = 'a/0.jpg'
+FORM = 'labels.jsonl:2 is not {"image": "PATH", "labels": ["NAME", ...]}; mend it'
 
 
 @pytest.mark.parametrize(
     ('row', 'message'),
     [
-        ('{"image": ', 'labels.jsonl:2 is not {"image": ..., "labels": [...]}'),
-        ({'image': IMAGE}, 'labels.jsonl:2 is not {"image": ..., "labels": [...]}'),
-        (
-            {'image': IMAGE, 'labels': 'dog'},
-            'labels.jsonl:2 is not {"image": ..., "labels": [...]}',
-        ),
-        ([1], 'labels.jsonl:2 is not {"image": ..., "labels": [...]}'),
+        ('{"image": ', FORM),
+        ({'image': IMAGE}, FORM),
+        ({'image': IMAGE, 'labels': 'dog'}, FORM),
+        ({'image': 7, 'labels': ['dog']}, FORM),
+        *(({'image': 'a/1.jpg', 'labels': [x]}, FORM) for x in (None, True, 1.5, ['dog'])),
+        ([1], FORM),
+        ('[' * 99_999, FORM),
         ({'image': 'a/9.jpg', 'labels': []}, 'labels.jsonl:2 names a/9.jpg, which is not in '),
         ({'image': IMAGE, 'labels': ['x']}, 'labels.jsonl:2 names a/0.jpg a second time'),
         ({'image': 'a/1.jpg', 'labels': ['']}, "labels.jsonl:2 has the label ''"),
         ({'image': 'a/1.jpg', 'labels': ['a\nb']}, r"labels.jsonl:2 has the label 'a\nb'"),
         ({'image': 'a/1.jpg', 'labels': ['a ']}, "labels.jsonl:2 has the label 'a '; use one line"),
     ],
-    ids=range(9),
+    ids=range(15),
 )
 def test_json_lines_that_do_not_fit(labelled, tmp_path, capsys, row, message):
     args = labelled({'image': IMAGE, 'labels': ['dog']}, row)
@@ -194,6 +197,42 @@ def test_json_lines_that_do_not_fit(labelled, tmp_path, capsys, row, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_texts_that_are_not_utf_8_are_told_of_by_name(labelled, tmp_path, capsys):
+    args = labelled({'image': IMAGE, 'labels': ['dog']})
+    (tmp_path / 'labels.jsonl').write_bytes('{"image": "a/ü.jpg"}'.encode('latin-1'))
+    assert from_folders.main(['jft', *args, f'--labels={tmp_path}/labels.jsonl']) == 1
+    said = f'error: {tmp_path}/labels.jsonl is no text in UTF-8; save it as such\n'
+    assert capsys.readouterr().err == said
+    (tmp_path / 'vocabulary.txt').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match=r'vocabulary\.txt is no text in UTF-8; save it as such'):
+        load_dataset('jft', str(tmp_path))
+
+
+def test_a_set_of_folders_under_any_name_is_read_as_jft(damaged, tmp_path):
+    splits = [f'train={damaged / "other"}', f'test={damaged / "other"}']
+    run_module('datasets.from_folders', 'mine', '--images', *splits, f'--out={tmp_path}')
+    dataset = load_dataset('jft', str(tmp_path / 'mine'), labels='label')
+    assert dataset.label_names == ('bee',)
+    assert [x['labels'] for x in examples(dataset, 'test')] == [[0]]
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    given = ['~/a', 'test=~/b', './c=d', '~/e=f', 'g=~nobody-of-this-name/h']
+    assert [split_and_path(text) for text in given] == [
+        (None, tmp_path / 'a'),
+        ('test', tmp_path / 'b'),
+        (None, Path('c=d')),
+        (None, tmp_path / 'e=f'),
+        ('g', Path('~nobody-of-this-name/h')),
+    ]
+    with pytest.raises(ValueError, match=f'{tmp_path}/none is no folder'):
+        from_folders.prepare_classes('jft', from_folders.by_split(['~/none'], 'train'), tmp_path)
+    (tmp_path / 'names.txt').write_text('cat\ncat\n')
+    with pytest.raises(ValueError, match=f"{tmp_path}/names.txt:2 has 'cat' twice"):
+        load_dataset('jft', str(tmp_path), vocabulary='~/names.txt')
 
 
 def test_splits_that_do_not_fit(labelled, tmp_path, capsys):
@@ -239,3 +278,52 @@ def test_tar_files_that_do_not_fit(tmp_path):
     for name, message in {'cat': 'cat.tar holds 0.jpg twice', 'dog': 'dog.tar holds no im'}.items():
         with pytest.raises(ValueError, match=message):
             list(from_folders.files_of(tmp_path / f'{name}.tar'))
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+def test_damaged_tar_files_are_told_of_with_the_member(tmp_path):
+    whole = tmp_path / 'whole.tar'
+    with tarfile.open(whole, 'w:gz') as archive:
+        for name in ('0.jpg', '1.jpg'):
+            member = tarfile.TarInfo(name)
+            member.size = len(data := np.random.default_rng(0).bytes(99_999))
+            archive.addfile(member, io.BytesIO(data))
+    packed, plain = whole.read_bytes(), gzip.decompress(whole.read_bytes())
+    for name, data, place in (
+        ('empty', b'', 'its beginning: file could not be opened'),
+        ('text', b'no archive' * 99, 'its beginning: file could not be opened'),
+        ('cut', plain[:150_000], '1.jpg: unexpected end of data'),
+        ('cut_gz', packed[:150_000], '1.jpg: Compressed file ended before'),
+        ('torn_gz', packed[:150_000] + bytes(9) + packed[150_009:], 'its end: CRC check failed'),
+    ):
+        path = tmp_path / f'{name}.tar'
+        path.write_bytes(data)
+        refused(path, place)
+    for name, target in (('gone', 'none.jpg'), ('loop', '2.jpg')):
+        with tarfile.open(tmp_path / f'{name}.tar', 'w') as archive:
+            archive.addfile(tarfile.TarInfo('1.jpg'))
+            archive.addfile(link('2.jpg', target))
+        refused(tmp_path / f'{name}.tar', '2.jpg: ')
+
+
+def refused(path, place):
+    with pytest.raises(ValueError, match=f'{path} cannot be read at {place}') as caught:
+        list(from_folders.files_of(path))
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).endswith('; pack it again, or take it away')
+
+
+def test_a_damaged_tar_file_is_one_line_at_the_terminal(tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    with tarfile.open(tmp_path / 'images' / 'cat.tar', 'w') as archive:
+        archive.addfile(link('2.jpg', 'none.jpg'))
+    args = ['jft', f'--images={tmp_path / "images"}', f'--out={tmp_path}']
+    assert from_folders.main(args) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f'error: {tmp_path}/images/cat.tar cannot be read at 2.jpg: linkname')
+    assert not list(tmp_path.glob('jft/1.0.0'))

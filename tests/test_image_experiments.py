@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 from scipy.ndimage import zoom
 
-from datasets.make_fake import make_fake
+from datasets.fake_images import make_fake_images
 from tests.forked import one_device
 from tests.forked import run as run_program
 from trainers.initialize import read_weights
@@ -34,7 +34,7 @@ def run(*args):
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sets')
     for name in ('jft', 'imagenet2012', 'imagenet2012_real', 'caltech101', 'dtd'):
-        make_fake(name, folder)
+        make_fake_images(name, folder)
     return f'--config.dataset.data_dir={folder}'
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.files import SPLIT, open_files
 from datasets.prepare.annotations import Annotated
 from datasets.prepare.isolate import Failure, run_isolated
 from datasets.prepare.shards import Settings, Shard, prepare_shards
@@ -68,6 +69,22 @@ def prepare_troubled(folder, names):
     settings = Settings('avid', 12, 256, 85, 512, ())
     prepare_shards(folder, [shard], settings, processes=2, timeout=2, decode=troubled)
     return json.loads((folder / shard.part).read_text())
+
+
+def test_files_of_one_s_own_are_decoded_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr('datasets.files.TIMEOUT', 2)
+    sound, hangs = tmp_path / 'sound.mp4', tmp_path / 'hangs.mp4'
+    encode(sound, n=20, size=(48, 32))
+    os.mkfifo(hangs)  # which blocks whoever opens it
+    opened = open_files([sound, sound], ['a'], videos=True, fps=12)
+    assert opened.split(SPLIT).num_frames.tolist() == [10, 10]
+    said = f'^{hangs} is no video to use: the decoder took more than 2 s$'
+    with pytest.raises(ValueError, match=said):
+        open_files([sound, hangs], ['a'], videos=True, fps=12)
+    hangs.unlink()
+    hangs.symlink_to('/proc/self/mem')  # where reading is an error of input and output
+    with pytest.raises(ValueError, match=r'hangs\.mp4 could not be decoded: OSError: \[Errno 5'):
+        open_files([hangs], ['a'], videos=True, fps=12)
 
 
 def test_what_is_no_fault_of_a_video_ends_the_run(tmp_path):

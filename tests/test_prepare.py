@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from datasets.inspect import describe
-from datasets.prepare.__main__ import FPS, main
+from datasets.prepare.__main__ import main
 from datasets.prepare.replacing import remove_left, replacing
-from datasets.videos import VIDEO_SETS, load_videos, open_set
+from datasets.videos import load_videos, open_set
 from tests.conftest import fill, run_script, small_disk
 from tests.test_decode import encode
 
@@ -296,7 +296,7 @@ def test_what_is_killed_goes_on(kinetics, whole, tmp_path):
     for attempt in range(20):
         process = start(*args)
         try:
-            assert process.wait(timeout=0.5 + 0.2 * attempt) == 0
+            assert process.wait(timeout=0.5 + 0.2 * attempt if attempt < 19 else None) == 0
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -331,13 +331,18 @@ def test_only_what_nobody_writes_is_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {'a', live}
 
 
-@pytest.mark.parametrize('damage', ['', '{"settings": {'])
+@pytest.mark.parametrize('damage', ['', '{"settings": {', '{"a": 1}', '[1]'])
 def test_damaged_manifests(kinetics, whole, tmp_path, capsys, damage):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     (version(tmp_path) / 'manifest.json').write_text(damage)
     message = error(capsys, *flags(kinetics, tmp_path))
     assert '/manifest.json is gone or damaged; take dataset_info.json away too and run' in message
     (version(tmp_path) / 'dataset_info.json').unlink()
+    other = version(tmp_path) / 'parts' / 'train-00003-of-00004.json'
+    other.write_text(damage)
+    said = f'{other} is damaged or of other videos; take it away, or use another --out'
+    assert said in error(capsys, *flags(kinetics, tmp_path))
+    other.unlink()
     (version(tmp_path) / 'parts' / 'train-00001-of-00003.json').write_text(damage)
     assert 'lacks 1 of 5 files' in error(capsys, *flags(kinetics, tmp_path), '--merge')
     assert main(flags(kinetics, tmp_path)) == 0
@@ -402,7 +407,16 @@ def test_flags_that_cannot_be(kinetics, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(wrong)
     assert list(tmp_path.iterdir()) == [tmp_path / 'none']
-    assert {name: VIDEO_SETS[name].fps for name in FPS} == FPS
+    for flag, reason in {
+        '--fps=abc': 'abc is no whole number; use one',
+        '--fps=0': '0 is not possible; use 1 or more',
+        '--quality=8.5': '8.5 is no whole number; use one',
+        '--quality=101': '101 is not possible; use 1 to 100',
+    }.items():
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main([*args, flag])
+        assert capsys.readouterr().err.endswith(f'{flag.partition("=")[0]}: {reason}\n')
 
 
 def test_a_set_without_a_readable_video(tmp_path, capsys):

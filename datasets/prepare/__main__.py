@@ -19,7 +19,9 @@ import os
 import sys
 from pathlib import Path
 
+from datasets.arguments import as_path
 from datasets.prepare.annotations import read_annotations
+from datasets.prepare.decode import QUALITY, SHORT_SIDE
 from datasets.prepare.files import Files
 from datasets.prepare.merge import merge, read_manifest, summary
 from datasets.prepare.shards import (
@@ -31,8 +33,7 @@ from datasets.prepare.shards import (
     prepare_shards,
     read_part,
 )
-
-FPS = {'kinetics400': 25, 'kinetics600': 25, 'charades': 12, 'avid': 12}
+from datasets.video_sets import VIDEO_SETS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,13 +52,18 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add('name', choices=FPS)
+    add('name', choices=VIDEO_SETS)
     add('--annotations', required=True, nargs='+', action='extend', help='[SPLIT=]FILE')
-    add('--videos', type=Path, help='folder of the videos, in any layout')
-    add('--out', type=Path, required=True, help='folder of prepared sets')
+    add('--videos', type=as_path, help='folder of the videos, in any layout')
+    add('--out', type=as_path, required=True, help='folder of prepared sets')
     add('--fps', type=_positive, help='frames a second; 25 of Kinetics, else 12')
-    add('--short_side', type=_positive, default=256, help='pixels; smaller videos stay as they are')
-    add('--quality', type=_quality, default=85, help='of JPEG, 1 to 100')
+    add(
+        '--short_side',
+        type=_positive,
+        default=SHORT_SIDE,
+        help='pixels; smaller videos stay as they are',
+    )
+    add('--quality', type=_quality, default=QUALITY, help='of JPEG, 1 to 100')
     add('--classes', type=_positive, help='how many, where a part of the set is annotated')
     add('--videos_per_file', type=_positive, default=512, help='at most')
     add('--processes', type=_positive, help='that decode; as many as CPUs, with --beam 1')
@@ -73,16 +79,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if (number := _whole(text)) < 1:
         raise argparse.ArgumentTypeError(f'{text} is not possible; use 1 or more')
     return number
 
 
 def _quality(text: str) -> int:
-    if not 1 <= int(text) <= 100:
+    if not 1 <= (number := _whole(text)) <= 100:
         raise argparse.ArgumentTypeError(f'{text} is not possible; use 1 to 100')
-    return int(text)
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text} is no whole number; use one') from error
 
 
 def _shard(text: str) -> slice:
@@ -96,7 +108,7 @@ def _prepare(args: argparse.Namespace) -> None:
     annotations = read_annotations(args.name, args.annotations, args.classes)
     settings = Settings(
         args.name,
-        args.fps or FPS[args.name],
+        args.fps or VIDEO_SETS[args.name].fps,
         args.short_side,
         args.quality,
         args.videos_per_file,
@@ -127,13 +139,20 @@ def _work(args: argparse.Namespace, folder: Path, shards: list[Shard], settings:
     mine = shards[args.shard] if args.shard else shards
     todo = [shard for shard in mine if not read_part(folder, shard, settings)]
     if args.beam is None:
-        processes = args.processes or os.cpu_count()
+        processes = args.processes or _cpus()
         prepare_shards(folder, todo, settings, processes=processes, timeout=args.timeout)
     else:
         from datasets.prepare.beam import run_pipeline
 
         work = {'settings': settings, 'processes': args.processes or 1, 'timeout': args.timeout}
         run_pipeline(args.beam, folder.resolve(), todo, **work)
+
+
+def _cpus() -> int:
+    """CPUs that this process may use, where the system says it; else all."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 if __name__ == '__main__':

@@ -16,13 +16,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.arguments import split_and_path
+from datasets.video_sets import VIDEO_SETS
+
 log = logging.getLogger(__name__)
 
 # Of video files, with which AViD names its videos too.
 EXTENSIONS = ('.mp4', '.mkv', '.avi', '.webm', '.mov')
 
-_SIZES = {'kinetics400': 400, 'kinetics600': 600, 'charades': 157, 'avid': 887}
-CHARADES_CODES = tuple(f'c{number:03d}' for number in range(_SIZES['charades']))
+CHARADES_CODES = tuple(f'c{number:03d}' for number in range(VIDEO_SETS['charades'].classes))
 _SPLITS = {
     'train': 'train',
     **dict.fromkeys(('val', 'validate', 'validation'), 'val'),
@@ -117,8 +119,8 @@ def read_annotations(name: str, files: Sequence[str], classes: int | None = None
     Raises:
         ValueError: if a file cannot be read as one of the set's, or the number of labels differs.
     """
-    if name not in _SIZES:
-        raise ValueError(f'there is no set {name!r}; use one of {", ".join(_SIZES)}')
+    if name not in VIDEO_SETS:
+        raise ValueError(f'there is no set {name!r}; use one of {", ".join(VIDEO_SETS)}')
     read = {'charades': _charades, 'avid': _avid}.get(name, _kinetics)
     rows: list[_Row] = []
     used: dict[str, tuple[str, str | None, str]] = {}
@@ -139,13 +141,13 @@ def read_annotations(name: str, files: Sequence[str], classes: int | None = None
 
 
 def _split_and_path(given: str, name: str) -> tuple[str | None, Path]:
-    split, equals, path = given.partition('=')
-    if not equals or not re.fullmatch(r'\w+', split):  # ./a=b is a path
-        return None, Path(given)
+    split, path = split_and_path(given)
+    if split is None:
+        return None, path
     known = [key for key, value in _SPLITS.items() if value != 'val' or name != 'charades']
     if split not in known:
-        raise ValueError(f'{given} has not a split of {name}; use {", ".join(known)}')
-    return _SPLITS[split], Path(path)
+        raise ValueError(f'{given} names no split of {name}; use {", ".join(known)}')
+    return _SPLITS[split], path
 
 
 def _bytes(path: Path) -> bytes:
@@ -165,7 +167,7 @@ def _text(path: Path, data: bytes) -> str:
 def _vocabulary(name: str, rows: Iterable[_Row], classes: int | None) -> tuple[str, ...]:
     names = {video.label for video, _ in rows if video.label}
     vocabulary = CHARADES_CODES if name == 'charades' else tuple(sorted(names))
-    size, known = len(vocabulary), _SIZES[name]
+    size, known = len(vocabulary), VIDEO_SETS[name].classes
     if classes is not None and size != classes:
         raise ValueError(
             f'annotations have {size} labels, not {classes}; '
@@ -242,7 +244,7 @@ def _split_of_row(row: Mapping[str, str], file: _File, where: str) -> str:
 
 def _split_of_file(file: _File) -> str:
     if file.split is None:
-        raise ValueError(f'{file.path} says not of what split it is; use SPLIT={file.path}')
+        raise ValueError(f'{file.path} does not say which split it is of; use SPLIT={file.path}')
     return file.split
 
 

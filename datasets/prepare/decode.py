@@ -27,6 +27,8 @@ from datasets.tiles import choose_interval
 # One file each: a playlist that is called .mp4 is not to open others, nor is a text to be drawn.
 _FORMATS = 'mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,ogg'
 
+SHORT_SIDE, QUALITY = 256, 85  # by default
+
 # Exact, so that all machines give the same bytes.
 _SCALING = (
     Interpolation.AREA
@@ -200,7 +202,10 @@ def _of_file(path: Path) -> Iterator[_Shown]:
 
 
 def _open(file: Any) -> Any:
-    """The container; names of the file, on which a format might depend, are none of its."""
+    """The container.
+
+    FFmpeg gets the open file and not its name, so that the content alone decides the format.
+    """
     try:
         return av.open(
             file,

@@ -135,7 +135,7 @@ def _walk(root: Path, framed: Container[str]) -> Iterator[tuple[str, str]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            found = sorted((x for x in entries if not _left_out(x.name)), key=lambda x: x.name)
+            found = sorted((x for x in entries if not is_left_out(x.name)), key=lambda x: x.name)
         for entry in found:
             stem, extension = os.path.splitext(entry.name)
             if entry.is_dir():
@@ -149,7 +149,7 @@ def _walk(root: Path, framed: Container[str]) -> Iterator[tuple[str, str]]:
                 yield stem, entry.path
 
 
-def _left_out(name: str) -> bool:
+def is_left_out(name: str) -> bool:
     """Whether this is of a system's own, not of the set."""
     return name.startswith('.') or name == '__MACOSX'
 

@@ -40,7 +40,7 @@ def read_manifest(folder: Path, settings: Settings) -> dict[str, Any] | None:
     if not (folder / _INFO).exists():
         return None
     manifest = read_json(path := folder / 'manifest.json')
-    if manifest is None:
+    if not isinstance(manifest, dict) or 'splits' not in manifest:
         raise ValueError(
             f'{path} is gone or damaged; take {_INFO} away too and run the same command again'
         )

@@ -26,6 +26,12 @@ from datasets.prepare.replacing import replacing
 
 PACKAGES = ('av', 'pillow')  # which make the bytes
 
+# What a partial manifest has, and of which type.
+_PART = {
+    **{'settings': dict, 'split': str, 'file': str, 'records': int, 'bytes': int, 'sha256': str},
+    **{'versions': dict, 'videos': dict},
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -135,6 +141,20 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def read_partial(path: Path) -> dict[str, Any] | None:
+    """A partial manifest; None if it is not there, or damaged."""
+    part = read_json(path)
+    if not isinstance(part, dict) or not _PART.keys() <= part.keys():
+        return None
+    if not all(isinstance(part[key], kind) for key, kind in _PART.items()):
+        return None
+    return part if all(map(_is_described, part['videos'].values())) else None
+
+
+def _is_described(video: Any) -> bool:
+    return isinstance(video, dict) and ('failed' in video or {'frames', 'seconds'} <= video.keys())
+
+
 def check_parts(folder: Path, shards: Sequence[Shard], settings: Settings) -> None:
     """Checks that no partial manifest is there that is not of these files.
 
@@ -143,9 +163,11 @@ def check_parts(folder: Path, shards: Sequence[Shard], settings: Settings) -> No
     """
     known = {folder / shard.part for shard in shards}
     for path in sorted({*folder.glob('parts/[!.]*.json')} - known):
-        if part := read_json(path):
+        if part := read_partial(path):
             check_settings(path, part['settings'], settings)
-        raise ValueError(f'{path} is of other videos; use another --out')
+        raise ValueError(
+            f'{path} is damaged or of other videos; take it away, or use another --out'
+        )
 
 
 def read_part(folder: Path, shard: Shard, settings: Settings) -> dict[str, Any] | None:
@@ -157,8 +179,8 @@ def read_part(folder: Path, shard: Shard, settings: Settings) -> dict[str, Any] 
         ValueError: if it is of other settings, another annotation or other videos.
     """
     path, file = folder / shard.part, folder / shard.file
-    part = read_json(path)
-    if not part:
+    part = read_partial(path)
+    if part is None:
         return None
     check_settings(path, part['settings'], settings)
     if list(part['videos']) != [video.id for video in shard.videos]:
