@@ -19,7 +19,8 @@ demo: $(READY)
 demo-video: $(READY)
 	$(BIN)/python -m benchmarks.demo moving_digits --seed=$(SEED) $(DEMO)
 
-# Trains every tokenizer and fuser on the digits, three seeds each: about an hour on two cores.
+# Trains every tokenizer and fuser on the digits, and bottleneck models on moving digits, three seeds
+# each: about two hours on two cores.
 ablation: $(READY)
 	$(BIN)/python -m benchmarks.ablation $(ABLATION)
 

@@ -5,6 +5,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
+from tests.conftest import slow
 from token_learner.attention import Attention, dot_product_attention
 from token_learner.partitioning import over_mesh
 
@@ -40,7 +41,7 @@ def test_a_bias_of_log_2_counts_a_key_twice():
     )
 
 
-@pytest.mark.parametrize(('n', 'm'), [(200, 200), (130, 300)])
+@pytest.mark.parametrize(('n', 'm'), [(130, 300), slow(200, 200)])
 def test_the_tpu_kernel_gives_the_same_outputs_and_gradients(n, m):
     """In the interpreter of TPU kernels; neither length is a multiple of a block."""
     args = qkv(2, n, m, 2, 16)

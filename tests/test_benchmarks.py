@@ -232,6 +232,7 @@ def test_records_of_other_lengths_are_read_in_turn(tmp_path):
     assert 0 < short['mb_read'] < whole['mb_read']
 
 
+@pytest.mark.slow
 def test_the_forms_of_vector_attention_side_by_side(tmp_path):
     command = ['-m', 'benchmarks.vector_attention', f'--json={tmp_path / "v.json"}']
     small = '--batch=1 --tokens=64 --channels=2 --narrow=2 --rounds=1 --nodes 16 --lengths 64 128'

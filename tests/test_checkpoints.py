@@ -141,6 +141,7 @@ def test_what_a_checkpoint_holds(experiment, saved):
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, fresh)
 
 
+@pytest.mark.slow
 def test_the_newest_and_every_nth_are_kept(tmp_path):
     experiment = on(make(**{'checkpoint.keep': 2, 'checkpoint.keep_every_steps': 4}), 1)
     state = create_state(experiment)

@@ -58,6 +58,8 @@ PARAMETERS = {
 # Those that take long to trace.
 LARGE = {
     ('jft_pretrain', 'model=L/16-16at12'),
+    ('digits', 'model=B/16-8at6-fuser,res=384'),
+    ('kinetics400', ''),
     ('kinetics600', ''),
     ('kinetics400', 'model=X2plus1D-M'),
     ('charades', ''),

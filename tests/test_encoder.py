@@ -50,6 +50,7 @@ def test_with_a_fuser_tokenizer_block_and_fuser_repeat():
     assert [k for k in sorted(params) if 'fuser' in k] == ['fuser_1', 'fuser_2', 'fuser_3']
 
 
+@pytest.mark.slow
 def test_a_fuser_at_its_start_leaves_the_grid_as_the_blocks_before_made_it():
     out, params = run(reductions=((2, LEARNER),), fuser=TokenFuser)
     x = block(params, 'block_1', block(params, 'block_0', X))

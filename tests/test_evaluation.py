@@ -269,6 +269,7 @@ def test_few_shot_with_fixed_strength(trained):
     assert max(metric.value for metric in metrics.values()) > 0.15  # of ten classes
 
 
+@pytest.mark.slow
 def test_few_shot_with_the_strength_of_the_best_rank(trained):
     experiment, state = trained
     evaluate = FewShot(experiment=experiment, protocol='lsr_rank', datasets=SETS, **SHARE)

@@ -38,6 +38,7 @@ SHORT = (
 DIVERGES = (*SHORT, '--config.schedule.learning_rate=1e30', '--config.optimizer.weight_decay=1.0')
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_leaves_the_state_as_it_was():
     experiment = on(make(), 2)
     step, batches = make_train_step(experiment), experiment.train_batches()

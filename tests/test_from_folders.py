@@ -103,6 +103,7 @@ def test_too_many_unreadable_files_end_the_run(damaged):
             pass
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_unreadable_files_out(damaged, caplog):
     config = digits.get_config('model=mini/7-4at1-fuser,runlocal')
     config.dataset.update(name='imagenet21k', data_dir=str(damaged), split='full')

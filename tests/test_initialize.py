@@ -20,6 +20,8 @@ from trainers.experiment import make_experiment
 from trainers.initialize import begin
 from trainers.state import create_state
 
+pytestmark = pytest.mark.slow
+
 
 def make(model, path='', new=('^head/',), **settings):
     config = digits.get_config(f'model={model},res=28')
@@ -78,7 +80,6 @@ def test_a_plain_vit_begins_a_token_learner(plain, fresh, file, tmp_path, monkey
     assert actions['encoder/tokenizer_2/norm/scale'] == 'missing'
 
 
-@pytest.mark.slow
 def test_averaged_parameters_begin_with_the_weights(plain, tmp_path):
     config = digits.get_config('model=mini/7')
     config.model.head, config.ema, config.init_from.path = 'token', 0.9, str(plain[1])
@@ -87,7 +88,6 @@ def test_averaged_parameters_begin_with_the_weights(plain, tmp_path):
         np.testing.assert_array_equal(own, averaged)
 
 
-@pytest.mark.slow
 def test_the_arrays_lie_as_the_mesh_wants_them(plain, tmp_path):
     config = digits.get_config('model=mini/7')
     config.model.head, config.init_from.path = 'token', str(plain[1])
@@ -140,7 +140,6 @@ def test_an_exported_file_of_another_model_is_told(plain, tmp_path):
         begin(make('mini/7', tmp_path / 'part.safetensors'), tmp_path)
 
 
-@pytest.mark.slow
 def test_weights_that_were_trained_otherwise_are_told_of(plain, tmp_path):
     _, folder = plain
     config = folder / 'huggingface' / 'config.json'
@@ -194,7 +193,6 @@ def of_clips(tmp_path_factory):
     return folder, save(folder, make_video('ViViT-mini/7x2', head='token'), 2)
 
 
-@pytest.mark.slow
 def test_a_model_of_images_begins_one_of_clips(fused, tmp_path):
     folder, old = fused
     image = make('mini/7-3at2-fuser', **FUSED)
@@ -229,7 +227,6 @@ def test_a_model_of_images_begins_one_of_clips(fused, tmp_path):
     np.testing.assert_allclose(*outs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_clips_of_other_lengths_are_resized_only_if_asked_for(of_clips, tmp_path):
     folder, old = of_clips
     longer = {'model': 'ViViT-mini/7x2', 'path': folder, 'head': 'token', 'frames': 14}

@@ -137,6 +137,7 @@ def averaged(averaging):
     return state, expected
 
 
+@pytest.mark.slow
 def test_parameters_are_averaged(averaged):
     state, expected = averaged
     pairs = zip(*map(jax.tree.leaves, (state.ema, expected, state.params)), strict=True)
@@ -145,6 +146,7 @@ def test_parameters_are_averaged(averaged):
         assert not np.array_equal(found, last)
 
 
+@pytest.mark.slow
 def test_an_update_that_is_left_out_leaves_the_average(averaging, averaged):
     state = jax.tree.map(jnp.array, averaged[0])
     batch = next(averaging.train_batches())
@@ -158,6 +160,7 @@ def test_an_update_that_is_left_out_leaves_the_average(averaging, averaged):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_evaluated(averaging, averaged):
     state, expected = averaged
     evaluate = Classification(experiment=averaging, dataset='', split='test', batch_size=250)
@@ -168,6 +171,7 @@ def test_the_average_is_what_is_evaluated(averaging, averaged):
     assert found != pytest.approx(of_last, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_average_survives_a_checkpoint(averaging, averaged, tmp_path):
     with open_checkpoints(tmp_path, averaging) as checkpoints:
         checkpoints.save(3, averaged[0])

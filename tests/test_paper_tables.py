@@ -104,6 +104,7 @@ def test_counts_are_those_of_the_closed_forms(spec, resolution):
     assert abs(ours - COMPUTED[spec, resolution]) <= 1e-4 * ours + 0.0005  # three decimals
 
 
+@pytest.mark.slow
 def test_every_printed_count_is_met_or_explained():
     """Which builds and traces every row."""
     inexact = set()
@@ -243,6 +244,7 @@ def few_shot(sets=FEW_SHOT_SETS, **mean):
     return {**found, 'fewshot_lsr_rank/mean/5shot': mean, 'fewshot_lsr_fixed/mean/5shot': mean}
 
 
+@pytest.mark.slow
 def test_a_measured_accuracy_stands_only_where_everything_matches(tmp_path):
     runs = {
         'right': results(),

@@ -58,6 +58,7 @@ def planned(*shape, **changes):
     return make_plan(on(make(**changes), *shape), 'cpu:8', None)
 
 
+@pytest.mark.slow
 def test_what_a_plan_says_of_a_small_step():
     experiment = on(make(), 8)
     plan = make_plan(experiment, 'cpu:8', None)

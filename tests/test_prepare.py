@@ -247,6 +247,7 @@ def start(*args):
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **out)
 
 
+@pytest.mark.slow
 def test_shards_side_by_side(kinetics, whole, tmp_path):
     args = flags(kinetics, tmp_path)
     processes = [start(*args, f'--shard={i}/3') for i in range(3)]
@@ -305,6 +306,7 @@ def test_what_is_killed_goes_on(kinetics, whole, tmp_path):
     assert same(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_equal_commands_do_not_meet(kinetics, whole, tmp_path):
     args = flags(kinetics, tmp_path)
     for more in ((), ('--merge',)):

@@ -17,6 +17,8 @@ from trainers.experiment import make_experiment
 from trainers.report import main, make_page, report
 from trainers.train import train
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which('chromium')
 EVIL = '<script>alert("x")</script>&amp;'
 

@@ -24,6 +24,8 @@ from trainers.predict import predict, predict_files, to_channels
 from trainers.train import train
 from trainers.visualize import visualize, visualize_export
 
+pytestmark = pytest.mark.slow
+
 
 def small(several=False, **changes):
     config = moving_digits.get_config('several' if several else None)
@@ -53,7 +55,6 @@ def test_metrics_name_the_view(trained):
     assert metrics['moving_digits/test/top1@2x1_probs']['n'] == 1000
 
 
-@pytest.mark.slow
 def test_several_labels_train_and_evaluate(tmp_path):
     experiment = small(several=True, mixup=0.2)
     results = train(experiment, make_evaluators(experiment), tmp_path)

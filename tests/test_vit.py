@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.conftest import slow
 from token_learner import ViT, build_model
 from token_learner.maps import apply_with_maps
 from token_learner.mlp import Mlp
@@ -69,7 +70,7 @@ def test_dropout_is_on_only_in_training():
     assert not np.array_equal(*outs)
 
 
-@pytest.mark.parametrize('spec', ['mini/4', 'mini/4-8at2', 'mini/4-8at1-fuser'])
+@pytest.mark.parametrize('spec', ['mini/4-8at1-fuser', slow('mini/4'), slow('mini/4-8at2')])
 def test_maps_come_with_the_logits(spec):
     model = build_model({'spec': spec}, 10)
     x = images(2, 8, 12, 1)

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import slow
 from token_learner import ViT, ViViT, build_model, count, parse_spec, stack_layers
 from token_learner.encoder import EncoderBlock
 
@@ -60,15 +59,16 @@ def test_a_tubelet_sees_all_of_its_frames_and_no_other():
         assert changed.tolist() == [frame < 2, frame >= 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('spec', 'settings'),
     [
         ('ViViT-mini/4x2-3at2-fuser', {'mix_scope': 'clip'}),
-        slow('ViViT-mini/8x2', {}),
-        slow('ViViT-mini/8x2', {'head': 'token'}),
-        slow('ViViT-mini/4x2-3at2', {}),
-        slow('ViViT-mini/8x2', {'temporal_layers': 2, 'head': 'token'}),
-        slow('ViViT-mini/4x2-3at2', {'temporal_layers': 2}),
+        ('ViViT-mini/8x2', {}),
+        ('ViViT-mini/8x2', {'head': 'token'}),
+        ('ViViT-mini/4x2-3at2', {}),
+        ('ViViT-mini/8x2', {'temporal_layers': 2, 'head': 'token'}),
+        ('ViViT-mini/4x2-3at2', {'temporal_layers': 2}),
     ],
     ids=str,
 )
@@ -84,6 +84,7 @@ def test_the_order_of_frames_matters_and_scan_does_not(spec, settings):
     assert jax.tree.map(jnp.shape, stacked['params']) == jax.tree.map(jnp.shape, shapes)
 
 
+@pytest.mark.slow
 def test_a_factorised_encoder_sees_each_time_alone_before_its_temporal_part():
     model, variables = made('ViViT-mini/8x2', temporal_layers=1)
     zero = jax.tree.map(jnp.zeros_like, variables['params']['temporal_encoder'])

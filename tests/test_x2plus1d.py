@@ -262,7 +262,7 @@ def test_models_whose_first_module_cannot_halve_the_grid():
     for replaced, own, message in (
         (3, layers, 'use 0 to 2'),
         (-1, layers, 'use 0 to 2'),
-        (1, (), 'give layers'),
+        (1, (), '0 layers; give both'),
         (2, layers, 'needs a conv2d as its first layer'),
     ):
         with pytest.raises(ValueError, match=message):
