@@ -29,11 +29,11 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # The tests that do not take long; test-all has all. `make test-all TESTS=tests/test_fuser.py` runs a file.
-PYTEST = BEAM_PYTHON=$(abspath $(BEAM))/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
-test: $(READY) $(BEAM_READY)
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)
 	$(PYTEST) -m 'not slow' $(TESTS)
 test-all: $(READY) $(BEAM_READY)
-	$(PYTEST) $(TESTS)
+	BEAM_PYTHON=$(abspath $(BEAM))/bin/python $(PYTEST) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,13 +10,17 @@ from tests.test_decode import encode
 from tests.test_prepare import same
 
 ROOT = Path(__file__).parents[1]
-# `make test` names one, which is then to be there.
+# `make test-all` names one, which is then to be there.
 GIVEN = os.environ.get('BEAM_PYTHON')
 PYTHON = Path(GIVEN or ROOT / '.venv-beam/bin/python')
 
-pytestmark = pytest.mark.skipif(
-    not GIVEN and not PYTHON.exists(), reason='needs Apache Beam in .venv-beam; use make test'
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not GIVEN and not PYTHON.exists(),
+        reason='needs Apache Beam in .venv-beam; use make test-all',
+    ),
+]
 
 # Stands for a cluster: workers have what is packed for them.
 RUNNER = """

@@ -70,7 +70,8 @@ def copy(saved, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('mesh', [(1, 2, 2), slow((4, 1, 1)), slow((1, 1, 1))])
+@pytest.mark.slow
+@pytest.mark.parametrize('mesh', [(4, 1, 1), (1, 2, 2), (1, 1, 1)])
 def test_a_checkpoint_of_eight_devices_goes_on_on_fewer(experiment, saved, mesh):
     workdir, expected = saved
     fewer = on(experiment, *mesh)

@@ -87,6 +87,7 @@ np.savez(
 """
 
 
+@pytest.mark.slow
 def test_all_are_those_of_tensorflow_within_and_outside_0_to_1(tmp_path):
     images, settings = np.stack([IMAGE, WIDE]), (-24 / 255, 1.3, 0.7, -0.15)
     given, out = str(tmp_path / 'images.npy'), str(tmp_path / 'found.npz')
@@ -195,6 +196,7 @@ def clips():
     return rng.integers(0, 256, (6, 4, 16, 12, 3), np.uint8), KEYS[:6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', WAYS)
 def test_frames_of_a_clip_are_augmented_as_images_with_one_key(clips, way):
     clips, keys = clips

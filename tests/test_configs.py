@@ -55,19 +55,6 @@ PARAMETERS = {
     ('avid', 'runlocal'): 180_415,
 }
 
-# Those that take long to trace.
-LARGE = {
-    ('jft_pretrain', 'model=L/16-16at12'),
-    ('digits', 'model=B/16-8at6-fuser,res=384'),
-    ('kinetics400', ''),
-    ('kinetics600', ''),
-    ('kinetics400', 'model=X2plus1D-M'),
-    ('charades', ''),
-    ('charades', 'fps=6,model=X2plus1D-M'),
-    ('charades', 'model=ViViT-B/16x2'),
-    ('avid', ''),
-}
-
 
 def make(name, arg=''):
     config = importlib.import_module(f'configs.{name}').get_config(arg)
@@ -81,7 +68,7 @@ def test_every_config_has_a_count():
 
 @pytest.mark.parametrize(
     ('name', 'arg'),
-    [slow(*case) if case in LARGE else case for case in PARAMETERS],
+    [case if 'runlocal' in case else slow(*case) for case in PARAMETERS],
     ids=lambda x: x or 'default',
 )
 def test_a_train_step_traces_at_full_size(name, arg):

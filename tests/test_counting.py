@@ -86,6 +86,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec', MODELS)
 def test_models_against_xla(spec):
     """At this size XLA's own sum, in float32, loses next to nothing."""

@@ -42,6 +42,7 @@ def test_tokens_take_the_grid_s_place_from_the_layer_on():
     np.testing.assert_allclose(out, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_a_fuser_tokenizer_block_and_fuser_repeat():
     out, params = run(reductions=((3, LEARNER),), fuser=TokenFuser)
     assert out.shape == X.shape

@@ -170,6 +170,7 @@ def test_an_evaluation_that_fails_costs_no_step_and_one_that_was_made_is_not_rep
     assert re.findall(r'training .* from step (\d)', caplog.text) == ['0', '4', '8']
 
 
+@pytest.mark.slow
 def test_nothing_is_read_beyond_the_last_step(tmp_path, monkeypatch):
     experiment, evaluators = make_short(2)
     read, batches = [], Experiment.train_batches

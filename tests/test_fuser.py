@@ -45,6 +45,7 @@ def test_the_identity_at_the_start_without_a_gradient_spike(form):
     assert 1e-4 < max(norms.values()) < 1, norms
 
 
+@pytest.mark.slow
 def test_the_released_start_has_the_spike():
     norms = gradient_norms(TokenFuser(norm='full', beta='mlp', mix_init='released'))
     assert norms['mix/kernel'] > 20

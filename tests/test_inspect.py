@@ -122,6 +122,7 @@ def test_frames_are_shown_with_the_actions_of_their_time(charades):
     assert any(row[0].get_title(loc='left').endswith('no label') for row in rows)
 
 
+@pytest.mark.slow
 def test_damaged_records_are_told_of(kinetics, tmp_path, capsys):
     folder = tmp_path / 'set'
     shutil.copytree(kinetics, folder)

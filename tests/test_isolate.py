@@ -20,6 +20,7 @@ from tests.test_decode import encode
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_one_video(tmp_path):
     names = [
         '0',
@@ -95,6 +96,7 @@ def test_what_is_no_fault_of_a_video_ends_the_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ['0.mp4']
 
 
+@pytest.mark.slow
 def test_crashes_leave_other_results_whole():
     found = list(run_isolated(crash_in_thirds, range(30), processes=2, timeout=60))
     assert set(found[::3]) == {Failure('the decoder crashed: exit code -11')}

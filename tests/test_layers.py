@@ -64,7 +64,7 @@ def assert_close(ours, expected, rtol=2e-5):
 @pytest.mark.parametrize('spec', CASES)
 @pytest.mark.parametrize(
     'options',
-    [{'remat': 'dots'}, {'scan': True}, {'scan': True, 'remat': 'full'}],
+    [{'scan': True, 'remat': 'full'}, slow({'remat': 'dots'}), slow({'scan': True})],
     ids=str,
 )
 def test_remat_and_scan_change_neither_outputs_nor_gradients(spec, options):

@@ -377,6 +377,7 @@ def test_a_folder_or_file_that_is_no_run_is_refused(tmp_path):
             find_results([tmp_path])
 
 
+@pytest.mark.slow
 def test_the_document_is_this_program_s_output(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['paper_tables'])
     main()

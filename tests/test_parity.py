@@ -13,6 +13,7 @@ GOLDEN = Path(__file__).parents[2] / 'shared' / 'golden'
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='reference outputs are not here')
 
 
+@pytest.mark.slow
 @needs_golden
 def test_recorded_outputs_are_met(capsys):
     assert parity.main([str(GOLDEN)]) == 0

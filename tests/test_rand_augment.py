@@ -149,6 +149,7 @@ def name_of(image):
     return 'cutout' if (image[changed] == GREY).all() else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('operations', OPERATIONS)
 def test_every_operation_is_drawn_equally_often(operations):
     counts = Counter(name_of(image) for image in augmented(operations)[:, 0])

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import slow
 from token_learner import (
     DenseTokens,
     Encoder,
@@ -68,6 +67,7 @@ def test_a_grid_split_takes_the_means_of_equal_cells():
         run(GridSplit(7), GRID)
 
 
+@pytest.mark.slow
 def test_dense_tokens_see_every_position_and_pooled_ones_only_the_mean():
     def influence(module):
         def tokens(x):
@@ -162,6 +162,7 @@ def test_merging_equal_tokens_changes_nothing():
     np.testing.assert_allclose(merged.apply(variables, image), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_head_weighs_merged_tokens_also_behind_a_pooling():
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     pool = (1, functools.partial(SpatialPooling, 4))
@@ -180,17 +181,18 @@ def test_a_fuser_needs_tokens_to_write_back():
         encoder.init(jax.random.key(0), jnp.zeros((1, 16, 16)), (1, 4, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('spec', 'settings'),
     [
         ('mini/4-8at2-fuser', {'fuser': 'unpool', 'tokenizer': 'grid'}),
-        slow('mini/4-8at2', {'tokenizer': 'grid'}),
-        slow('mini/4-8at0', {'tokenizer': 'dense'}),
-        slow('mini/4-8at3', {'tokenizer': 'pooled_dense'}),
-        slow('mini/4-8at1at2at3', {'tokenizer': 'merge'}),
-        slow('mini/4-pool2at1at2', {}),
-        slow('mini/4-8at2-fuser', {'fuser': 'unpool'}),
-        slow('mini/4-8at2-fuser', {'fuser': 'reprojection', 'tokenizer': 'pooled_dense'}),
+        ('mini/4-8at2', {'tokenizer': 'grid'}),
+        ('mini/4-8at0', {'tokenizer': 'dense'}),
+        ('mini/4-8at3', {'tokenizer': 'pooled_dense'}),
+        ('mini/4-8at1at2at3', {'tokenizer': 'merge'}),
+        ('mini/4-pool2at1at2', {}),
+        ('mini/4-8at2-fuser', {'fuser': 'unpool'}),
+        ('mini/4-8at2-fuser', {'fuser': 'reprojection', 'tokenizer': 'pooled_dense'}),
     ],
     ids=str,
 )

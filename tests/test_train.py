@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import digits, moving_digits
 from datasets.pipeline import Reading
-from tests.conftest import run_script, slow
+from tests.conftest import run_script
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
@@ -50,7 +50,8 @@ def losses_of_one(steps):
     return losses(on(make(), 1), steps)[0]
 
 
-@pytest.mark.parametrize('mesh', [(2, 2, 2), slow((8, 1, 1)), slow((1, 8, 1))], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize('mesh', [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
 def test_eight_devices_give_the_loss_curve_of_one(mesh):
     one, (many, _) = losses_of_one(10), losses(on(make(), *mesh), 10)
     assert one[-1] < one[0]

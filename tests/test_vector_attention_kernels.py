@@ -93,6 +93,7 @@ print(memory.temp_size_in_bytes / (x.size * 4))
 """
 
 
+@pytest.mark.slow
 def test_compiles_for_a_tpu(tmp_path):
     """In memory linear in the tokens: at once a few arrays like the output, not 4,096 of them."""
     assert 1 < float(run_script(tmp_path, COMPILE)) < 12

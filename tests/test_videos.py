@@ -18,7 +18,7 @@ from datasets.geometry import Resize
 from datasets.make_fake import main as make_fake
 from datasets.pipeline import Reading, eval_batches, train_batches
 from datasets.prepare.__main__ import main as prepare
-from tests.conftest import run_script, slow
+from tests.conftest import run_script
 from tests.forked import one_device, run
 from trainers.charades import read_submission, read_videos, score
 from trainers.checkpoints import open_checkpoints
@@ -172,6 +172,7 @@ def test_a_set_that_is_not_merged_is_refused(copy):
         load_dataset('kinetics400', str(copy))
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_same_and_no_tensorflow(sets, tmp_path):
     code = (
         'import sys\n'
@@ -219,7 +220,8 @@ def image_model(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize('name', ['kinetics600', *map(slow, ['kinetics400', 'charades', 'avid'])])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['kinetics400', 'kinetics600', 'charades', 'avid'])
 def test_from_mp4_files_to_views(others, image_model, tmp_path, name):
     of_images = name.startswith('kinetics')  # those of Charades and AViD begin anew
     command = [

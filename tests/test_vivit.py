@@ -42,6 +42,7 @@ def test_counts_of_the_joint_and_the_factorised_encoder(settings, params, gflops
     assert (f'{cost.params / 1e6:.2f}', f'{cost.gflops:.1f}') == (params, gflops)
 
 
+@pytest.mark.slow
 def test_a_tubelet_sees_all_of_its_frames_and_no_other():
     model, variables = made('ViViT-mini/8x2')
     assert variables['params']['embedding']['kernel'].shape == (2, 8, 8, 3, 64)
@@ -100,6 +101,7 @@ def test_a_factorised_encoder_sees_each_time_alone_before_its_temporal_part():
     assert np.any(other[0] != outs[0][0])
 
 
+@pytest.mark.slow
 def test_maps_have_a_time_axis():
     model, variables = made('ViViT-mini/4x2-3at2')
     sown = model.apply(variables, CLIPS, mutable='intermediates')[1]['intermediates']
