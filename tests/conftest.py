@@ -2,9 +2,9 @@
 
 import os
 
-os.environ['XLA_FLAGS'] = (
-    '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-)
+from tests.forked import QUICK
+
+os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count=8 {QUICK}'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Programs that several tests or processes need are compiled once.
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', os.path.abspath('.pytest_cache/jax'))

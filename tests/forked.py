@@ -8,10 +8,16 @@ import sys
 import tempfile
 import threading
 import warnings
+from importlib.metadata import version
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+# Of XLA. The tests' programs are small and run a few times: most of their time is compilation.
+QUICK = '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1'
+if version('jaxlib') < '0.11':  # which has the newer emitters alone
+    QUICK += ' --xla_cpu_use_fusion_emitters=false'
 
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload(['trainers.launch', 'trainers.train', 'trainers.visualize'])
@@ -64,7 +70,7 @@ class Program:
 
 def one_device():
     """The environment, but for the eight devices of the tests."""
-    return os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    return os.environ | {'XLA_FLAGS': QUICK}
 
 
 def run(*argv, **options):
