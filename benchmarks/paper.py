@@ -62,6 +62,12 @@ class Row:
     trained: int | None = None
 
 
+def other(name: str, paper: Printed, resolution: int | None = None, note: str = '') -> Row:
+    """A model of another kind that the paper compares with."""
+    note = f'Quoted by the paper; not ours to build. {note}'.strip()
+    return Row(name, None, resolution, paper, note=note)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table or a figure.

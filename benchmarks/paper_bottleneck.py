@@ -6,7 +6,7 @@ The notes say which parts of a model are our reading; docs/bottleneck.md has the
 
 from types import MappingProxyType
 
-from benchmarks.paper import Printed, Recipe, Row, Table
+from benchmarks.paper import Printed, Recipe, Row, Table, other
 
 CHARADES = {
     fps: Recipe(
@@ -25,7 +25,6 @@ AVID = Recipe(
     'configs/avid.py', {'mean_class': 'avid/val/mean_class@1x1_logits'}, 'avid', 'val', 887, (64, 1)
 )
 
-_QUOTED = 'Quoted by the paper; not ours to build.'
 _BACKBONE = (
     'A plain X3D-M whose 3D convolutions are each a 3x3 and a temporal one has 519 GFLOPs. With a '
     "dense temporal convolution of five frames in the stem and a 1x1 convolution in every module's "
@@ -74,11 +73,6 @@ _AT_256 = (
 )
 
 
-def _other(name: str, paper: Printed, note: str = '') -> Row:
-    """A model of another kind that the paper compares with."""
-    return Row(name, None, None, paper, note=f'{_QUOTED} {note}'.strip())
-
-
 def _ours(name: str, layers: str, paper: Printed, note: str = '', **settings: str) -> Row:
     """Trained at 224 pixels; tested, and counted, at 256."""
     spec = f'X2plus1D-M:{layers}' if layers else 'X2plus1D-M'
@@ -114,19 +108,19 @@ TABLES = MappingProxyType(
         '10': Table(
             'Table 10: Charades at 12 frames a second, compared with other models',
             (
-                _other('I3D', _charades('32.9')),
-                _other('I3D, of the Non-local paper', _charades('35.5')),
-                _other('I3D + Non-local', _charades('37.5')),
-                _other('EvaNet', _charades('38.1')),
-                _other('STRG', _charades('39.7')),
-                _other('LFB-101', _charades('42.5')),
-                _other('SGFB-101', _charades('44.3')),
-                _other('SlowFast-101', _charades('45.2', 'RGB+RGB')),
-                _other('AssembleNet-50', _charades('47.0', 'RGB+Flow', 'None')),
-                _other('Multiscale ViT', _charades('47.7')),
-                _other('AssembleNet-101', _charades('58.6', 'RGB+Flow')),
-                _other('AssembleNet++ (w/o obj.)', _charades('55.0', 'RGB+Flow', 'None')),
-                _other('MoViNets', _charades('63.2', pretrained='None')),
+                other('I3D', _charades('32.9')),
+                other('I3D, of the Non-local paper', _charades('35.5')),
+                other('I3D + Non-local', _charades('37.5')),
+                other('EvaNet', _charades('38.1')),
+                other('STRG', _charades('39.7')),
+                other('LFB-101', _charades('42.5')),
+                other('SGFB-101', _charades('44.3')),
+                other('SlowFast-101', _charades('45.2', 'RGB+RGB')),
+                other('AssembleNet-50', _charades('47.0', 'RGB+Flow', 'None')),
+                other('Multiscale ViT', _charades('47.7')),
+                other('AssembleNet-101', _charades('58.6', 'RGB+Flow')),
+                other('AssembleNet++ (w/o obj.)', _charades('55.0', 'RGB+Flow', 'None')),
+                other('MoViNets', _charades('63.2', pretrained='None')),
                 _ours('Backbone (X(2+1)D-M)', '', _charades('62.7', pretrained='None'), _BACKBONE),
                 _ours('Ours', 'conv2d_tlx3', _charades('66.3', pretrained='None'), _AS_ON_AVID),
             ),
@@ -135,12 +129,12 @@ TABLES = MappingProxyType(
         '11': Table(
             'Table 11: AViD, compared with other models',
             (
-                _other('I3D', {'gflops': '108', 'views': 'N/A', 'mean_class': '46.5'}),
-                _other('(2+1)D ResNet-50', {'gflops': '152', 'views': '115', 'mean_class': '46.7'}),
-                _other('3D ResNet-50', {'mean_class': '47.9'}),
-                _other('SlowFast-50 4x4', {'mean_class': '48.5'}, 'In the talk only.'),
-                _other('SlowFast-50 8x8', {'gflops': '65.7', 'views': '30', 'mean_class': '50.2'}),
-                _other('SlowFast-101 16x4', {'gflops': '213', 'views': '30', 'mean_class': '50.8'}),
+                other('I3D', {'gflops': '108', 'views': 'N/A', 'mean_class': '46.5'}),
+                other('(2+1)D ResNet-50', {'gflops': '152', 'views': '115', 'mean_class': '46.7'}),
+                other('3D ResNet-50', {'mean_class': '47.9'}),
+                other('SlowFast-50 4x4', {'mean_class': '48.5'}, note='In the talk only.'),
+                other('SlowFast-50 8x8', {'gflops': '65.7', 'views': '30', 'mean_class': '50.2'}),
+                other('SlowFast-101 16x4', {'gflops': '213', 'views': '30', 'mean_class': '50.8'}),
                 _ours(
                     'Backbone (X(2+1)D-M)',
                     '',

@@ -8,7 +8,7 @@ notes say why a printed figure is not reproduced.
 from dataclasses import replace
 from types import MappingProxyType
 
-from benchmarks.paper import Printed, Recipe, Row, Table
+from benchmarks.paper import Printed, Recipe, Row, Table, other
 
 KINETICS = {
     classes: Recipe(
@@ -22,7 +22,6 @@ KINETICS = {
     for classes in (400, 600)
 }
 
-_QUOTED = 'Quoted by the paper; not ours to build.'
 _OF_VIVIT = 'Quoted by the paper from the ViViT paper, whose learning rate was 0.1.'
 _CONFERENCE = f'{_OF_VIVIT} This row is in the NeurIPS version only.'
 _HEADS = (
@@ -42,11 +41,6 @@ _FUSER = (
 
 def _top1(gflops: str, views: str, top1: str, **more: str) -> Printed:
     return {'gflops': gflops, 'views': views, 'top1': top1, **more}
-
-
-def _other(name: str, paper: Printed, resolution: int | None = None) -> Row:
-    """A model of another kind that the paper compares with."""
-    return Row(name, None, resolution, paper, note=_QUOTED)
 
 
 def _vivit(
@@ -128,9 +122,9 @@ TABLES = MappingProxyType(
         '8': Table(
             'Table 8: Kinetics-400, compared with other models',
             (
-                _other('R(2+1)D', _top1('304', '115', '73.9')),
-                _other('SlowFast 16x8, R101+NL', _top1('234', '30', '79.8')),
-                _other('TimeSformer-L', _top1('2380', '3', '80.7')),
+                other('R(2+1)D', _top1('304', '115', '73.9')),
+                other('SlowFast 16x8, R101+NL', _top1('234', '30', '79.8')),
+                other('TimeSformer-L', _top1('2380', '3', '80.7')),
                 _vivit('ViViT-L/16', 'ViViT-L/16x2', _top1('1446', '12', '82.8'), token=True),
                 _vivit(
                     'ViViT-H/14',
@@ -139,9 +133,9 @@ TABLES = MappingProxyType(
                     token=True,
                     note=_CONFERENCE,
                 ),
-                _other('Swin-L', _top1('604', '12', '83.1')),
-                _other('Swin-L (384)', _top1('2107', '12', '84.6'), 384),
-                _other('Swin-L (384)', _top1('2107', '50', '84.9'), 384),
+                other('Swin-L', _top1('604', '12', '83.1')),
+                other('Swin-L (384)', _top1('2107', '12', '84.6'), 384),
+                other('Swin-L (384)', _top1('2107', '50', '84.9'), 384),
                 replace(
                     _ours('TokenLearner 16at12 (L/16)', L16_12, _top1('766', '6', '82.1')),
                     views='2x3',
@@ -162,9 +156,9 @@ TABLES = MappingProxyType(
         '9': Table(
             'Table 9: Kinetics-600, compared with other models',
             (
-                _other('SlowFast 16x8, R101+NL', _top1('234', '30', '81.8', top5='95.1')),
-                _other('X3D-XL', _top1('48', '30', '81.9', top5='95.5')),
-                _other('TimeSformer-HR', _top1('1703', '3', '82.4', top5='96.0')),
+                other('SlowFast 16x8, R101+NL', _top1('234', '30', '81.8', top5='95.1')),
+                other('X3D-XL', _top1('48', '30', '81.9', top5='95.5')),
+                other('TimeSformer-HR', _top1('1703', '3', '82.4', top5='96.0')),
                 _vivit(
                     'ViViT-L/16',
                     'ViViT-L/16x2',
@@ -178,9 +172,9 @@ TABLES = MappingProxyType(
                     token=True,
                     note=_CONFERENCE,
                 ),
-                _other('Swin-B', _top1('282', '12', '84.0', top5='96.5')),
-                _other('Swin-L (384)', _top1('2107', '12', '85.9', top5='97.1'), 384),
-                _other('Swin-L (384)', _top1('2107', '50', '86.1', top5='97.3'), 384),
+                other('Swin-B', _top1('282', '12', '84.0', top5='96.5')),
+                other('Swin-L (384)', _top1('2107', '12', '85.9', top5='97.1'), 384),
+                other('Swin-L (384)', _top1('2107', '50', '86.1', top5='97.3'), 384),
                 _ours('TL 16at12 (L/16)', L16_12, _top1('766', '12', '84.4', top5='96.0')),
                 _ours('TL 8at18 (L/16)', L16_18, _top1('1105', '12', '86.0', top5='97.0')),
                 _ours(

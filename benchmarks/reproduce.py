@@ -8,11 +8,10 @@ Prints Markdown; `docs/reproduce.md` is this program's output.
 import re
 from functools import partial
 
-from benchmarks import paper_bottleneck, paper_images, paper_videos
 from benchmarks.paper import PRETRAINED, Recipe, Row, Table
+from benchmarks.paper_tables import TABLES
 from token_learner.spec import BottleneckSpec, parse_spec
 
-TABLES = {**paper_images.TABLES, **paper_videos.TABLES, **paper_bottleneck.TABLES}
 PRETRAIN = PRETRAINED.config
 
 INTRODUCTION = f"""# Reproducing the tables

@@ -71,7 +71,6 @@ def test_help_starts():
     assert '<train|eval|predict|visualize|export|plan>' in out
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_ends_the_same(finished, tmp_path):
     cache = tmp_path / 'cache'
     command = (CONFIG, f'--workdir={tmp_path}', f'--compilation_cache={cache}', *SHORT)

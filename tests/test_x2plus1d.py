@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from token_learner import build_model, count, parse_spec
 from token_learner.attention import Attention
 from token_learner.build_bottleneck import build_x2plus1d
+from token_learner.prior_attention import PriorAttention
 from token_learner.space_time import (
     Broadcast,
     FrameMixer,
@@ -19,7 +20,7 @@ from token_learner.space_time import (
     TokenTransformer,
 )
 from token_learner.spec import Backbone, BottleneckSpec
-from token_learner.vector_transformer import PriorAttention, VectorTransformer
+from token_learner.vector_transformer import VectorTransformer
 from token_learner.x2plus1d import X2plus1D
 
 LAYERS = {

@@ -12,6 +12,7 @@ from token_learner.checks import accepted, check_choice, check_return_maps, find
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.fuser import TokenFuser
 from token_learner.pooling import GridSplit
+from token_learner.prior_attention import PriorAttention
 from token_learner.space_time import (
     AXES,
     Broadcast,
@@ -24,7 +25,7 @@ from token_learner.space_time import (
 )
 from token_learner.spec import BACKBONES, Backbone, BottleneckSpec, parse_spec
 from token_learner.tokenizer import TokenLearner
-from token_learner.vector_transformer import PriorAttention, VectorTransformer
+from token_learner.vector_transformer import VectorTransformer
 from token_learner.x2plus1d import Layers, X2plus1D
 
 TRANSFORMERS = ('vector', 'mhsa', 'prior')

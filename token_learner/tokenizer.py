@@ -37,7 +37,7 @@ def pool_tokens(
 class TokenLearner(nn.Module):
     """TokenLearner v1.0: maps from convolutions and a sigmoid.
 
-    LayerNorm, `num_convs` convolutions with S channels and no bias, GELU between
+    LayerNorm, `num_convs` 3x3 convolutions with S channels and no bias, GELU between
     them, sigmoid (Sec. 3.1: four 3x3). The bottleneck models use one convolution
     and no LayerNorm (Sec. 6.1): `num_convs=1, norm=False`.
 
@@ -49,7 +49,6 @@ class TokenLearner(nn.Module):
     Attributes:
         num_tokens: S, tokens a frame.
         num_convs: convolutions in the map function alpha.
-        kernel_size: their height and width.
         norm: whether a LayerNorm comes first.
         pooling: 'sum' (released code) or 'mean' (paper).
         dtype: type of the computation; parameters are float32.
@@ -57,7 +56,6 @@ class TokenLearner(nn.Module):
 
     num_tokens: int
     num_convs: int = 4
-    kernel_size: int = 3
     norm: bool = True
     pooling: str = 'sum'
     dtype: Dtype | None = None
@@ -80,7 +78,7 @@ class TokenLearner(nn.Module):
                 x = nn.gelu(x, approximate=True)
             x = nn.Conv(
                 self.num_tokens,
-                (self.kernel_size, self.kernel_size),
+                (3, 3),
                 use_bias=False,
                 dtype=self.dtype,
                 name=f'conv_{i}',
