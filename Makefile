@@ -68,11 +68,13 @@ lock: $(READY)
 	$(LOCK) --group beam --output-file requirements-beam.lock
 
 $(READY): requirements.lock
+	@echo 'setting up $(VENV), which takes some minutes'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	touch $(READY)
 
 $(BEAM_READY): requirements-beam.lock
+	@echo 'setting up $(BEAM)'
 	$(PYTHON) -m venv $(BEAM)
 	$(BEAM)/bin/python -m pip install --quiet --require-hashes -r requirements-beam.lock
 	touch $(BEAM_READY)

@@ -108,16 +108,18 @@ def run(argv: list[str]) -> int:
     from trainers.interrupt import Interrupted
     from trainers.launch import FLAG_MODES, check_flags, launch, launch_export
     from trainers.memory import keep_freed_memory
-    from trainers.processes import join_processes, leave
+    from trainers.processes import hush_libtpu, join_processes, leave
 
     logging.set_verbosity(logging.WARNING)
+    keep_freed_memory()
+    if FLAGS.mode != 'plan':
+        hush_libtpu()
     try:
         check_flags(FLAGS.mode, {name: FLAGS[name].value for name in FLAG_MODES}, argv[1:])
         if FLAGS.weights is not None:
             names = ('weights', 'mode', 'workdir', 'layer', 'tokens')
             launch_export(files=argv[1:], **{name: FLAGS[name].value for name in names})
             return 0
-        keep_freed_memory()
         if FLAGS.mode != 'plan':
             join_processes(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
         names = ('mode', 'workdir', 'evaluator', 'topology', 'json', 'compilation_cache')

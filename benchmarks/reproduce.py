@@ -20,9 +20,9 @@ Output of `python -m benchmarks.reproduce`: the command lines for every row of T
 6.3.3 and Figures 4, 6, 7 and 11. `SET` is the folder of the pre-training set, `IMAGES` that of the
 prepared public sets, `VIDEOS` that of the prepared video sets, `RUNS` that of the workdirs. A run
 that is finished is not run again, so that rows may share one. `--mode=plan --topology=v5e:16x16`
-in place of a workdir says beforehand whether one fits a machine, `:runlocal` tries one out on made
-data ([images.md](images.md), [video_data.md](video_data.md)), and [launching.md](launching.md)
-starts one on a pod.
+in place of a workdir (`v5e:8x8` for videos, whose batch is 64) says beforehand whether one fits a
+machine, `:runlocal` tries one out on made data ([images.md](images.md),
+[video_data.md](video_data.md)), and [launching.md](launching.md) starts one on a pod.
 
 None of these was run here. [paper_tables.md](paper_tables.md) has the printed figures beside our
 counts; `python -m benchmarks.paper_tables --workdirs $RUNS` puts the accuracies of finished runs

@@ -62,6 +62,12 @@ RUN_BY = {
     'main.py digits export': 'tests/test_extending.py::teacher',
     'main.py digits_mean train': 'tests/test_package.py::test_the_code_in_the_readme_runs',
     'main.py digits_sharp train': 'here',
+    'main.py digits_v11 train': 'here',
+    'main.py digits_v11 visualize': 'tests/test_main.py::test_the_picture_is_drawn',
+    'main.py jft_pretrain plan': 'tests/test_plan.py::test_plans_for_a_tpu_that_is_not_there',
+    'main.py kinetics400 plan': (
+        'tests/test_benchmarks.py::test_a_model_of_the_kinetics_tables_planned'
+    ),
     'main.py small_digits_config train': (
         'tests/test_extending.py::test_a_dataset_trains_and_is_evaluated'
     ),
@@ -332,7 +338,8 @@ def test_a_launch_script_starts_main(command, own, tmp_path, monkeypatch):
         command.words[first:], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
-    argv = re.findall(r"--(?:config|workdir|compilation_cache)=[^\s']+", done.stdout)
+    quoted = done.stdout.replace('\\', '')  # for the shell of another machine
+    argv = re.findall(r"--(?:config|workdir|compilation_cache)=[^\s']+", quoted)
     if any(w.startswith('configs/') for w in command.words):
         assert len(argv) == 3
         check_main(argv, own, monkeypatch)

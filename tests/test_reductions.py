@@ -268,3 +268,28 @@ class Blind(nn.Module):
 def test_a_tokenizer_without_maps_does_not_go_before_a_fuser(spec):
     with pytest.raises(ValueError, match='Blind makes no tokens that a fuser writes back'):
         build_model({'spec': spec, 'tokenizer': f'{__name__}:Blind'}, 5)
+
+
+class Unnumbered(nn.Module):
+    """A tokenizer that nobody tells how many tokens there are."""
+
+    def __call__(self, grid, *, train=False, return_maps=False):
+        return grid
+
+
+class Summed(nn.Module):
+    """What makes no tokens."""
+
+    num_tokens: int
+
+    def __call__(self, grid, *, train=False):
+        return grid.sum((-3, -2))
+
+
+def test_tokenizers_that_do_not_keep_to_the_contract_are_told():
+    for spec in ('mini/8-2at1', 'X2plus1D-mini:tlx1'):
+        with pytest.raises(ValueError, match=r'Unnumbered.* has no attribute num_tokens; give it'):
+            build_model({'spec': spec, 'tokenizer': f'{__name__}:Unnumbered'}, 5)
+    model = build_model({'spec': 'mini/8-2at1', 'tokenizer': f'{__name__}:Summed'}, 5)
+    with pytest.raises(ValueError, match=r'Summed makes .1, 1, 64. of a grid .1, 1, 2, 2, 64.'):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))

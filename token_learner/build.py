@@ -14,6 +14,7 @@ from token_learner.checks import (
     accepted,
     check_choice,
     check_keys,
+    check_num_tokens,
     check_return_maps,
     find,
     refuse_unused,
@@ -265,6 +266,7 @@ def _reductions(
     if spec.tokens is None:
         return ()
     factory = find('tokenizer', tokenizer, TOKENIZERS, nn.Module)
+    check_num_tokens(tokenizer, factory)
     settings = {**learner, **numerics} if tokenizer == 'token_learner' else numerics
     make = partial(factory, spec.tokens, **accepted(factory, settings))
     made = make()  # so that a bad setting is told now and not when the model is traced

@@ -8,7 +8,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from token_learner.attention import Attention, check_attention
-from token_learner.checks import accepted, check_choice, check_return_maps, find, refuse_unused
+from token_learner.checks import (
+    accepted,
+    check_choice,
+    check_num_tokens,
+    check_return_maps,
+    find,
+    refuse_unused,
+)
 from token_learner.dense import DenseTokens, PooledDenseTokens
 from token_learner.fuser import TokenFuser
 from token_learner.pooling import GridSplit
@@ -192,6 +199,7 @@ def _tokenizer(kind: str, num_tokens: int, pooling: str, dtype: Any) -> Factory 
     factory = find('tokenizer', kind, TOKENIZERS, nn.Module)
     if factory is None:
         return None
+    check_num_tokens(kind, factory)
     settings = {'pooling': pooling} if kind == 'token_learner' else {}
     make = partial(factory, num_tokens, **accepted(factory, {'dtype': dtype, **settings}))
     # A bad setting is told now, and not when the model is traced.

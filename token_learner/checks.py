@@ -55,6 +55,12 @@ def parameters_of(module: Any) -> Collection[str]:
     return inspect.signature(type(module).__call__).parameters
 
 
+def check_num_tokens(name: str, tokenizer: Callable[..., Any]) -> None:
+    """Raises ValueError unless what makes a tokenizer takes the number of its tokens."""
+    if 'num_tokens' not in inspect.signature(tokenizer).parameters:
+        raise ValueError(f'tokenizer={name!r} has no attribute num_tokens; give it one')
+
+
 def check_return_maps(tokenizer: Any) -> None:
     """Raises ValueError unless a tokenizer can stand before a fuser."""
     if 'return_maps' not in parameters_of(tokenizer):

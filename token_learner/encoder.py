@@ -162,8 +162,8 @@ class Encoder(nn.Module):
             [b, m], or None where no tokens were merged.
 
         Raises:
-            ValueError: if a reduction finds tokens where it needs a grid, or a fuser follows a
-                reduction that makes no tokens to write back.
+            ValueError: if a reduction finds tokens where it needs a grid or makes something
+                else, or a fuser follows one that makes no tokens to write back.
         """
         reductions = dict(self.reductions)
         sizes: Array | None = None
@@ -228,6 +228,11 @@ class Encoder(nn.Module):
             tokens, sizes = apply(reduction, x.reshape(b, *grid, c), sizes)
         elif len(grid) == 3:
             tokens = apply(reduction, x.reshape(b, *grid, c))
+            if tokens.ndim not in (4, 5) or (tokens.shape[0], tokens.shape[-1]) != (b, c):
+                raise ValueError(
+                    f'{type(reduction).__name__} makes {list(tokens.shape)} of a grid '
+                    f'{[b, *grid, c]}; return tokens [b, t, s, c] or a grid [b, t, h, w, c]'
+                )
         else:
             raise ValueError(f'the reduction at layer {layer} needs a grid, but finds tokens')
         return tokens.reshape(b, -1, c), tokens.shape[1:-1], sizes

@@ -118,7 +118,9 @@ class TokenLearnerV11(nn.Module):
         check_choice('activation', self.activation, ('softmax', 'sigmoid'))
         check_choice('pooling', self.pooling, ('sum', 'mean'))
         if self.activation == 'softmax' and self.pooling == 'mean':
-            raise ValueError("softmax maps sum to one already; use pooling='sum'")
+            raise ValueError(
+                "softmax maps sum to one already; use pooling='sum', or activation='sigmoid'"
+            )
         super().__post_init__()
 
     @nn.compact

@@ -67,6 +67,7 @@ def begin(experiment: Experiment, workdir: Path) -> TrainState:
     """
     source = experiment.init_from
     if not source.path:
+        log.info('new weights; config.init_from.path is empty')
         return create_state(experiment)
     weights, ours = _read(experiment)
     target = _variables(abstract_state(experiment))

@@ -53,7 +53,6 @@ def join_processes(
             'of --coordinator_address, --num_processes and --process_id some are missing; '
             'give all three, or none on a TPU pod or under SLURM'
         )
-    hush_libtpu()
     if coordinator_address is None and not (_in_slurm_step() or _on_tpu()):
         return
     if coordinator_address is not None and process_id:

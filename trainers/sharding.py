@@ -59,7 +59,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
         each = f' and {microbatches} microbatches' if microbatches > 1 else ''
         raise ValueError(
             f'batch_size={batch_size} cannot be cut into the {batch_parts(mesh)} parts of the '
-            f'mesh{each}; use a multiple'
+            f'mesh{each}; use a multiple, or a mesh of fewer parts'
         )
 
 

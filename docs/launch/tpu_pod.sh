@@ -5,9 +5,11 @@
 #     export REPOSITORY=https://github.com/you/token_learner REVISION=main SPOT=true
 #     docs/launch/tpu_pod.sh create
 #     docs/launch/tpu_pod.sh install
-#     docs/launch/tpu_pod.sh start configs/imagenet_finetune.py:model=L/16-16at12,res=512 /mnt/shared/run
+#     docs/launch/tpu_pod.sh start configs/imagenet_finetune.py:model=L/16-16at12,res=512 \
+#         /mnt/shared/run --config.init_from.path=/mnt/shared/jft --config.dataset.data_dir=/mnt/shared/sets
 #     docs/launch/tpu_pod.sh watch /mnt/shared/run      # what the first worker prints
-#     docs/launch/tpu_pod.sh resume configs/... /mnt/shared/run       # after a preemption
+#     docs/launch/tpu_pod.sh resume configs/... /mnt/shared/run ...   # after a preemption
+#     docs/launch/tpu_pod.sh stop                       # saves; `start` goes on
 #     docs/launch/tpu_pod.sh delete
 #
 # The image must have Python 3.11 or 3.12 with venv; PYTHON names it (python3.11).
@@ -45,10 +47,11 @@ install() {
 start() {
     local config=$1 workdir=$2
     shift 2
-    local command="main.py --config=$config --workdir=$workdir \
-        --compilation_cache=$workdir/compiled $*"
+    local flags
+    flags=$(printf '%q ' "--config=$config" "--workdir=$workdir" \
+        "--compilation_cache=$workdir/compiled" "$@")
     on_all_workers "cd token_learner && mkdir -p $workdir && {
-        nohup .venv/bin/python $command > $workdir/worker_\$(hostname).log 2>&1 < /dev/null &
+        nohup .venv/bin/python main.py $flags >> $workdir/worker_\$(hostname).log 2>&1 < /dev/null &
     }"
 }
 
