@@ -56,7 +56,7 @@ class Program:
     def kill(self):
         self._process.kill()
 
-    def communicate(self, timeout=300):
+    def communicate(self, timeout=600):
         """What is left of the output, and the errors."""
         late = threading.Timer(timeout, self.kill)
         late.start()

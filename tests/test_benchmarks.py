@@ -13,6 +13,7 @@ from benchmarks import films, images, videos
 from benchmarks import input as reading
 from benchmarks.ablation import STUDIES, Row, plot, table
 from benchmarks.kinetics_plans import list_models
+from benchmarks.largest_batch import find_largest
 from benchmarks.paper_tables import count_model
 from datasets.inspect import describe
 from datasets.videos import open_set
@@ -68,15 +69,19 @@ def test_a_model_of_the_kinetics_tables_planned(tmp_path):
 
 @pytest.mark.slow
 def test_the_largest_batch_of_a_machine(tmp_path):
-    command = ['-m', 'benchmarks.largest_batch', '--topology=v5e:2x2', '--unit=32768', '--first=1']
-    file = tmp_path / 'largest.json'
-    model = '--config=configs/imagenet_finetune.py:model=mini/32,res=224'
-    status, out, err = run(*command, f'--json={file}', '--', model)
+    command = ['-m', 'benchmarks.largest_batch', '--topology=v5e:2x2', '--first=1']
+    file, model = tmp_path / 'largest.json', 'configs/imagenet_finetune.py:model=mini/16,res=224'
+    small = ['--unit=262144', f'--json={file}', '--', f'--config={model}']
+    status, out, err = run(*command, *small)
     assert status == 0, err
-    found = json.loads(file.read_text())
-    fit = [plan['batch_size'] for plan in found['tried'] if plan['fits']]
-    assert max(fit) == found['largest'] < found['tried'][-1]['batch_size']
-    assert f'v5e:2x2: {found["largest"]} is the largest batch' in out
+    (tried,) = json.loads(file.read_text())['tried']
+    assert (tried['batch_size'], tried['fits']) == (262144, False)
+    assert 'v5e:2x2: not even a batch of 262144 fits' in out
+
+
+@pytest.mark.parametrize('largest', [0, 1, 5, 8, 13])
+def test_the_largest_number_that_fits(largest):
+    assert find_largest(lambda number: number <= largest, 4) == largest
 
 
 def test_the_plans_of_the_kinetics_tables_are_of_all_their_models():

@@ -15,7 +15,7 @@ from trainers.plan import abstract_batch, count_flops, make_plan, read_refusal
 from trainers.results import count_example
 from trainers.state import abstract_state
 
-CONFIG = '--config=configs/imagenet_finetune.py:model=Ti/16-8at6,res=224'
+CONFIG = '--config=configs/imagenet_finetune.py:model=mini/16-8at2,res=224'
 
 
 def mesh(*shape):
@@ -121,7 +121,7 @@ def test_plans_for_a_tpu_that_is_not_there(tmp_path):
     assert plan['devices'] == 4
     assert 0 < plan['bytes_per_device']['peak'] < plan['chip_bytes'] == 16 * 2**30
     assert 'all-reduce' in out
-    status, out, err = run(*command, '--config.batch_size=65536')
+    status, out, err = run(*command, '--config.batch_size=262144')
     assert status == 1
     assert err.count('\n') == 1, err
     assert 'does not fit' in err
