@@ -32,7 +32,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
         try:
             values[name] = _TRUTH[text if equals else 'true'] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            raise ValueError(f'config argument {name}={text!r} is no {kind.__name__}') from None
+            raise ValueError(f'config argument {name}={text!r} is {_KINDS[kind]}') from None
     return values
 
 
@@ -41,6 +41,7 @@ def choose(given: Any, small: Any, full: Any, runlocal: bool) -> Any:
     return given or (small if runlocal else full)
 
 
+_KINDS = {bool: 'neither true nor false', int: 'no whole number', float: 'no number'}
 _TRUTH = {'true': True, 'True': True, '1': True, 'false': False, 'False': False, '0': False}
 
 

@@ -121,9 +121,9 @@ def test_arguments_are_typed_and_leftovers_refused():
         common.parse_arg('modle=B/16', model='')
     with pytest.raises(ValueError, match="'model' has no value; write model=VALUE"):
         common.parse_arg('model=', model='B/16')
-    with pytest.raises(ValueError, match="res='big' is no int"):
+    with pytest.raises(ValueError, match="res='big' is no whole number"):
         common.parse_arg('res=big', res=224)
-    with pytest.raises(ValueError, match="flag='maybe' is no bool"):
+    with pytest.raises(ValueError, match="flag='maybe' is neither true nor false"):
         common.parse_arg('flag=maybe', flag=False)
 
 

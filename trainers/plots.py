@@ -99,6 +99,12 @@ def draw_curves(curves: Mapping[str, Curve], measure: str, axes: Axes) -> None:
     tidy(axes)
 
 
+def check_folder(workdir: Path) -> None:
+    """Raises ValueError if there is no such folder."""
+    if not workdir.is_dir():
+        raise ValueError(f'there is no folder {workdir}; name the workdir of a run')
+
+
 def plot_curves(workdirs: Sequence[Path]) -> Figure:
     """All curves of some runs, a panel a measure; of several runs with their names.
 
@@ -107,6 +113,7 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
     """
     together: dict[str, dict[str, Curve]] = defaultdict(dict)
     for workdir, run in zip(workdirs, short_names(workdirs), strict=True):
+        check_folder(workdir)
         lines = read_metrics(workdir)
         if not lines:
             raise ValueError(f'{workdir} has no metrics; name the workdir of a run with some')
@@ -203,6 +210,7 @@ def make_points(workdirs: Sequence[Path], metric: str | None = None) -> tuple[li
     """
     runs = []
     for workdir in workdirs:
+        check_folder(workdir)
         results = read_results(workdir)
         if results is None:
             raise ValueError(f'{workdir} has no results.json; name finished runs')

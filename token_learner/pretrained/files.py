@@ -79,9 +79,13 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{file} is read with the package safetensors; pip install safetensors'
+        ) from error
     try:
         return load_file(file)
     except (SafetensorError, TypeError) as error:  # the latter for types that numpy has not
