@@ -73,6 +73,11 @@ def one_device():
     return os.environ | {'XLA_FLAGS': QUICK}
 
 
+def as_users():
+    """The environment without XLA's flags: of programs that compute for longer than they compile."""
+    return {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}
+
+
 def run(*argv, **options):
     """Exit status, output and errors of a program."""
     program = Program(*argv, **options)

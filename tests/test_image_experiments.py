@@ -1,7 +1,6 @@
 """The image half of the paper end to end, on made sets: real main.py, real files."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file
 from scipy.ndimage import zoom
 
 from datasets.fake_images import make_fake_images
-from tests.forked import one_device
+from tests.forked import as_users
 from tests.forked import run as run_program
 from trainers.initialize import read_weights
 
@@ -25,7 +24,7 @@ FINETUNE = '--config=configs/imagenet_finetune.py:runlocal'
 
 def run(*args):
     """main.py on one CPU device; its output."""
-    status, out, err = run_program('main.py', *args, env=one_device())
+    status, out, err = run_program('main.py', *args, env=as_users())
     assert status == 0, err[-2000:]
     return out + err
 
@@ -129,8 +128,8 @@ def test_the_export_runs_without_this_code_and_predicts(data, finetuned, tmp_pat
     examples = [source[i] for i in range(5)]
     images = np.stack([Resize(48)(e['image'], (0,)) for e in examples])
     np.save(folder / 'images.npy', images)
-    env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-    subprocess.run([sys.executable, '-c', code], cwd=folder, env=env, check=True, timeout=120)
+    command = [sys.executable, '-c', code]
+    subprocess.run(command, cwd=folder, env=as_users(), check=True, timeout=120)
     logits = np.load(folder / 'logits.npy')
     run(FINETUNE, data, f'--workdir={finetuned}', '--mode=predict')
     lines = (finetuned / 'predictions_validation.jsonl').read_text().splitlines()
