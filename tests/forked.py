@@ -74,7 +74,7 @@ def one_device():
 
 
 def as_users():
-    """The environment without XLA's flags: of programs that compute for longer than they compile."""
+    """The environment without the flags of XLA, for what computes longer than it compiles."""
     return {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}
 
 

@@ -1,12 +1,13 @@
 """docs/tutorial.ipynb: executed as a reader executes it, and what it claims."""
 
-import os
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from tests.forked import as_users
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +39,7 @@ def executed(tmp_path_factory):
     notebook = read()
     for cell in code(notebook):
         cell.outputs = []
-    env = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}
-    env |= {'IPYTHONDIR': str(tmp_path_factory.mktemp('ipython'))}
+    env = as_users() | {'IPYTHONDIR': str(tmp_path_factory.mktemp('ipython'))}
     resources = {'metadata': {'path': str(DOCS)}}
     client = NotebookClient(notebook, timeout=300, kernel_name='python3', resources=resources)
     client.execute(env=env)
