@@ -13,6 +13,8 @@ import os
 import re
 import sys
 import traceback
+from difflib import get_close_matches
+from pathlib import Path
 
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # TensorFlow, behind clu, then says nothing
 
@@ -57,7 +59,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except SystemExit:  # --help; absl ends it with 1
         sys.exit(0)
     except Exception as error:  # a config file is a program: anything may go wrong in it
-        sys.exit(fail(unknown_key(argv, error) or last_line(error)))
+        sys.exit(fail(unknown_key(argv, error) or missing_file(argv, error) or last_line(error)))
     return rest
 
 
@@ -77,9 +79,21 @@ def unknown_key(argv: list[str], error: Exception) -> str | None:
     return None
 
 
+def missing_file(argv: list[str], error: Exception) -> str | None:
+    """What to say of a config file that is not there; None of another error."""
+    found = re.search("No such file or directory: '(.*)'", str(error))
+    if not found or not any(a.removeprefix('--config=').startswith(found[1]) for a in argv):
+        return None
+    near = get_close_matches(found[1], map(str, Path('configs').glob('*.py')), 1)
+    hint = f'did you mean {near[0]}?' if near else 'name one, such as configs/digits.py'
+    return f'there is no config file {found[1]}; {hint}'
+
+
 def last_line(error: Exception) -> str:
     """What went wrong, of a message in which ml_collections may quote a whole traceback."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = re.sub(r'invalid literal for int.*: (.*)', r'\1 is no whole number', str(error))
+    text = re.sub(r'could not convert string to float: (.*)', r'\1 is no number', text)
+    lines = text.strip().splitlines() or [type(error).__name__]
     hint = '' if isinstance(error, flags.Error) else '; --debug shows where'
     return re.sub(r'^\w*(Error|Exception): ', '', lines[-1]) + hint
 

@@ -281,7 +281,9 @@ def main() -> None:
         print(format_table(TABLES[name], rows))
     used = {m['workdir'] for rows in tables.values() for row in rows for m in row['measured']}
     for path in sorted({*map(str, runs)} - used):
-        print(f'{path} holds a finished run that is none of these rows, or lacks their figures.')
+        run = runs[Path(path)]
+        what = f'{run["spec"]} on {run["dataset"]} at {run["resolution"]} pixels'
+        print(f'{path} ({what}) is a run that is none of these rows, or lacks their figures.')
     if args.json:
         args.json.write_text(json.dumps(tables, indent=2) + '\n')
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def write_set(
     Raises:
         ValueError: if the folder is there already, or two examples of a split have the same key.
     """
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_builders import adhoc_builder
     from tensorflow_datasets.core.shuffle import DuplicatedKeysError
 
@@ -40,6 +42,8 @@ def write_set(
     if folder.exists():
         raise ValueError(f'{folder} is there already; take it away, or write to another folder')
     logging.getLogger('absl').setLevel(logging.CRITICAL)  # its errors would show whole examples
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
         adhoc_builder.store_as_tfds_dataset(
             name,

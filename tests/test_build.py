@@ -66,7 +66,11 @@ def test_specs():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ('B16', 'write SIZE/PATCH'),
+        ('B16', 'did you mean B/16. write SIZE/PATCH'),
+        ('ViT-b/16_8-6', 'not a model spec; write SIZE/PATCH'),
+        ('vit-b/16', 'did you mean B/16'),
+        ('vivit-l_16x2', 'did you mean ViViT-L/16x2'),
+        ('x2plus1d-m-tlx3', 'did you mean X2plus1D-M:tlx3'),
         ('X/16', 'SIZE one of mini, Ti, S, B, L, H'),
         ('B/16-8at6-fuse', 'write SIZE/PATCH'),
         ('B/16-8at6+2', 'write SIZE/PATCH'),

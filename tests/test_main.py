@@ -178,7 +178,8 @@ def test_log_lines_have_one_form(tmp_path):
     ('args', 'message'),
     [
         (('--config.batch_sise=1',), 'batch_sise is not a known key; did you mean batch_size?'),
-        (('--config.batch_size=many',), 'many'),
+        (('--config.batch_size=32.5',), "--config.batch_size=32.5: '32.5' is no whole number"),
+        (('--config.schedule.learning_rate=many',), 'many'),
         (
             ('--config.model.spec=B16',),
             '[-SatK[atK...] or -poolGatK[atK...]]',
@@ -196,7 +197,7 @@ def test_log_lines_have_one_form(tmp_path):
         (('--config.total_steps=60',), 'past total_steps=60'),
         (('--config.model.spec=mini/7',), "model.spec='mini/7-4at1', the config has 'mini/7'"),
         (('--config.model.pooling=mean',), "model.pooling='sum', the config has 'mean'"),
-        (('--config=configs/no_such.py',), 'configs/no_such.py'),
+        (('--config=configs/digit.py',), 'there is no config file configs/digit.py; did you mean'),
         (('--mode=eval', '--evaluator=tset'), 'use one of test'),
         (('--config.checkpoint.every_steps=0',), 'every_steps=0 is too small'),
         (('--config.model.beta=mlp',), 'add -fuser or leave it out'),

@@ -47,13 +47,16 @@ def write_run(folder, spec='mini/7', top1=0.5, gflops=0.004, **more):
 
 def test_curves_are_grouped_by_what_they_measure():
     curves = collect_curves(LINES)
-    assert list(curves) == ['loss', 'top1']  # neither counts nor what has one step alone
-    assert list(curves['loss']) == ['train/loss']
+    assert list(curves) == ['loss', 'top1']  # neither counts nor a rate of one step alone
+    assert list(curves['loss']) == ['train/loss', 'k/val/loss']
     steps, values = curves['loss']['train/loss']
     assert steps == [10, 20, 30]
     assert values[::2] == [2.0, 1.0]
     assert math.isnan(values[1])
-    assert curves['top1'] == {'k/val/top1@1x1_center': ([10, 30], [0.25, 0.5])}
+    assert curves['top1'] == {
+        'k/val/top1@1x1_center': ([10, 30], [0.25, 0.5]),
+        'k/val/top1@4x3_logits': ([30], [0.75]),
+    }
 
 
 def test_what_the_report_shows_in_percent_the_curves_do_too():
@@ -72,13 +75,14 @@ def test_what_the_report_shows_in_percent_the_curves_do_too():
 def test_curves_of_one_run_and_of_several(tmp_path):
     runs = [write_run(tmp_path / name / 'run') for name in ('a', 'b')]
     loss, top1 = plot_curves(runs[:1]).axes
-    assert [line.get_label() for line in loss.lines] == ['train/loss']
+    assert [line.get_label() for line in loss.lines] == ['train/loss', 'k/val/loss']
     assert (top1.get_title('left'), list(top1.lines[0].get_ydata())) == (
         'top-1 accuracy, %',
         [25.0, 50.0],
     )
     loss, _ = plot_curves(runs).axes
-    labels = ['a/run: train/loss', 'b/run: train/loss']
+    names = ('train/loss', 'k/val/loss')
+    labels = [f'{run}/run: {name}' for run in 'ab' for name in names]
     assert [line.get_label() for line in loss.lines] == labels
     assert loss.lines[0].get_color() != loss.lines[1].get_color()
     assert short_names([runs[0], tmp_path / 'c']) == ['run', 'c']

@@ -119,8 +119,8 @@ def test_video_files_are_drawn_as_the_split_would_be(trained, exported, tmp_path
 
     weights = exported / 'model.safetensors'
     gif = visualize_export(weights, [path, path], tmp_path, layer='2', tokens=1)
-    assert {file.name for file in tmp_path.glob('attention_maps.*')} == {
-        f'attention_maps.{ending}' for ending in ('gif', 'mp4', 'png')
+    assert {file.name for file in tmp_path.glob('attention_maps*')} == {
+        f'attention_maps_of_files.{ending}' for ending in ('gif', 'mp4', 'png')
     }
     with Image.open(gif) as animation:
         assert animation.n_frames == 4

@@ -165,7 +165,9 @@ def test_files_are_drawn_as_the_split_would_be(images, tmp_path):
         assert (sample.id, sample.label) == (files[row].name, -1)
     np.testing.assert_array_equal(to_channels(pixels, 1), expected)
 
+    of_split = visualize(experiment, evaluators, workdir, count=1).read_bytes()
     drawn = written(visualize(experiment, evaluators, workdir, files, layer='1', tokens=1))
+    assert (workdir / 'attention_maps.png').read_bytes() == of_split
     assert (np.ptp(drawn, axis=-1) > 60).mean() > 0.02  # heat over the digits, which are grey
     weights = export(experiment, workdir) / 'model.safetensors'
     exported = visualize_export(weights, files, tmp_path, tokens=1)

@@ -80,9 +80,15 @@ class TokenFuser(nn.Module):
             A grid [..., t, h, w, c].
 
         Raises:
-            ValueError: for mix_scope='clip' without a time axis.
+            ValueError: for mix_scope='clip' without a time axis, or if tokens and grid differ in
+                width or leading axes.
         """
         del maps
+        if (*tokens.shape[:-2], tokens.shape[-1]) != (*grid.shape[:-3], grid.shape[-1]):
+            raise ValueError(
+                f'tokens {tokens.shape} are not of the grid {grid.shape}; give [..., s, c] and '
+                '[..., h, w, c] of the same width and leading axes'
+            )
         num_tokens = tokens.shape[-2]
         mixed = self._mix(tokens)
         x = grid if self.norm == 'none' else nn.LayerNorm(dtype=self.dtype, name='norm_grid')(grid)

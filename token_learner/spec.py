@@ -149,11 +149,13 @@ def parse_spec(text: str) -> Spec | BottleneckSpec:
         ValueError: if the text does not follow the grammar, or names layers, tokens,
             modules or grids that cannot be.
     """
-    if match := _BOTTLENECK.fullmatch(text):
+    match = _match(text)
+    if match is None:
+        near = _nearest(text)
+        hint = f'did you mean {near}? ' if near else ''
+        raise ValueError(f'{text!r} is not a model spec; {hint}write {GRAMMAR}')
+    if match.re is _BOTTLENECK:
         return _parse_bottleneck(text, match)
-    match = _PATTERN.fullmatch(text)
-    if not match or match['size'] not in SIZES:
-        raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
     if (match['video'] is None) != (match['tubelet'] is None):
         raise ValueError(
             f'{text!r} is half a model of clips; write both, as in ViViT-{match["size"]}/'
@@ -174,9 +176,16 @@ def parse_spec(text: str) -> Spec | BottleneckSpec:
     return spec
 
 
+def _match(text: str) -> re.Match[str] | None:
+    """By which of the patterns it can be read, with a size or backbone of the tables."""
+    match = _BOTTLENECK.fullmatch(text)
+    if match and match['backbone'] in BACKBONES:
+        return match
+    match = _PATTERN.fullmatch(text)
+    return match if match and match['size'] in SIZES else None
+
+
 def _parse_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
-    if match['backbone'] not in BACKBONES:
-        raise ValueError(f'{text!r} is not a model spec; write {GRAMMAR}')
     if match['layers'] is None:
         return BottleneckSpec(match['backbone'])
     layers = tuple(match['layers'].split('_'))
@@ -207,6 +216,19 @@ def _parse_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
     if layers == PLAIN:
         return BottleneckSpec(match['backbone'])
     return BottleneckSpec(match['backbone'], layers, replaced)
+
+
+def _nearest(text: str) -> str | None:
+    """What follows the grammar after names are written as in the tables and one mark is mended."""
+    if len(text) > 100:
+        return None
+    names = {name.lower(): name for name in ('ViViT', 'X2plus1D', *SIZES, *BACKBONES)}
+    words = re.split('([A-Za-z]+2plus1[A-Za-z]+|[A-Za-z]+)', re.sub('(?i)^vit-', '', text))
+    cased = ''.join(names.get(word.lower(), word) for word in words)
+    marks = ('', '/', '-', 'at', 'x', '+', ':')
+    places = [(i, j) for i in range(len(cased) + 1) for j in (i, i + 1)]
+    mended = (cased[:i] + mark + cased[j:] for mark in marks for i, j in places)
+    return next((near for near in (cased, *mended) if _match(near)), None)
 
 
 def _check(text: str, spec: Spec) -> None:

@@ -123,11 +123,11 @@ def _export_for_others(params: Any, model: ViT, about: dict[str, Any], folder: P
         arrays: dict[str, Any] = {**to_augreg(params, model)}
         np.savez(folder / 'augreg.npz', **arrays)
     except ValueError as error:
-        log.info('no augreg.npz: %s', error)
+        log.info('export without augreg.npz, which others could load: %s', error)
     try:
         theirs, config = to_huggingface(params, model, about['resolution'])
     except ValueError as error:
-        log.info('no huggingface: %s', error)
+        log.info('export without huggingface/, which others could load: %s', error)
         return
     names = dict(enumerate(about['label_names']))
     config |= {'id2label': names, 'label2id': {name: number for number, name in names.items()}}

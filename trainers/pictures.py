@@ -277,7 +277,7 @@ class _Sheet:
         axes.set(xticks=[], yticks=[])
         for text, down in (('most', 6), ('least', height - 6)):
             self._write(left + 16, top + down, text)
-        self._write(left + 16, top + height / 2, 'weight, by map', rotation='vertical')
+        self._write(left + 54, top + height / 2, 'weight, by map', rotation='vertical')
 
 
 def _tile(cells: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ class Point:
 def collect_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
     """Curves by what they measure and their names.
 
-    Counts, and what has a value at one step alone, are none. A value that was not finite leaves a
-    gap.
+    Counts are none, and of the measures that `COMPARED` does not name those that have no value at
+    a second step. A value that was not finite leaves a gap.
     """
     found: dict[str, dict[str, Curve]] = defaultdict(dict)
     for line in lines:
@@ -76,11 +76,17 @@ def collect_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cu
             steps.append(line['step'])
             values.append(math.nan if value is None else value)
     panels = {
-        measure: {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
+        measure: curves
         for measure, curves in found.items()
+        if measure in COMPARED or any(len(steps) > 1 for steps, _ in curves.values())
     }
     order = [*PANELS, *sorted(panels.keys() - PANELS.keys())]
-    return {measure: panels[measure] for measure in order if panels.get(measure)}
+    return {measure: panels[measure] for measure in order if measure in panels}
+
+
+def panel_height(curves: Mapping[str, Curve]) -> float:
+    """Inches of a panel, the names below it included."""
+    return 2.7 + 0.17 * len(curves)
 
 
 def draw_curves(curves: Mapping[str, Curve], measure: str, axes: Axes) -> None:
@@ -95,7 +101,13 @@ def draw_curves(curves: Mapping[str, Curve], measure: str, axes: Axes) -> None:
     axes.set_title(PANELS.get(measure, measure) + ', %' * percent, loc='left', fontsize=10)
     axes.set_xlabel('step', fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.legend(fontsize=7.5, frameon=False, handlelength=1.6)
+    axes.legend(
+        loc='upper left',
+        bbox_to_anchor=(-0.02, -0.2),
+        fontsize=7.5,
+        frameon=False,
+        handlelength=1.6,
+    )
     tidy(axes)
 
 
@@ -121,10 +133,11 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
             for name, curve in curves.items():
                 together[measure][f'{run}: {name}' if len(workdirs) > 1 else name] = curve
     if not together:
-        raise ValueError(f'{workdirs[0]} has metrics of one step alone, which are no curve')
+        raise ValueError(f'{workdirs[0]} has no curve: its metrics are of one step')
     columns = min(3, len(together))
     rows = -(-len(together) // columns)
-    figure = Figure(figsize=(4.4 * columns, 3.1 * rows), layout='constrained')
+    height = max(map(panel_height, together.values()))
+    figure = Figure(figsize=(4.4 * columns, height * rows), layout='constrained')
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (measure, curves) in zip(grid, together.items(), strict=False):
         draw_curves(curves, measure, axes)

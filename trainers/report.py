@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict
 from matplotlib.figure import Figure
 
 from trainers.metric_names import count_name, is_count, is_share, parse_name
-from trainers.plots import COMPARED, Curve, collect_curves, draw_curves
+from trainers.plots import COMPARED, Curve, collect_curves, draw_curves, panel_height
 from trainers.results import read_results
 from trainers.workdir import read_json, read_metrics, writing
 
@@ -187,7 +187,7 @@ def _svg(curves: Mapping[str, Curve], measure: str, number: int) -> str:
     }
     file = io.StringIO()
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout='constrained')
+        figure = Figure(figsize=(4.2, panel_height(curves)), layout='constrained')
         draw_curves(curves, measure, figure.subplots())
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
     drawn = file.getvalue()

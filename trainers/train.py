@@ -64,7 +64,10 @@ def train(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> dict
         log_changes(workdir, experiment.config)
         results = read_results(workdir) if start == total else None
         if all_true(results is not None and results['steps'] == total) and results:
-            log.info('finished before, at step %d: nothing to do', total)
+            log.info(
+                'finished before, at step %d: nothing to do; use another --workdir for another run',
+                total,
+            )
             return results
         checkpoints.check_room(state, total)
         record_run(workdir, experiment.config)

@@ -31,6 +31,7 @@ from trainers.predict import to_channels
 log = logging.getLogger(__name__)
 
 FPS = 6  # of animations
+_OF_FILES = 'attention_maps_of_files'
 _IMAGES, _CLIPS = 10, 8  # examples that are drawn by default
 _ROWS = 32  # of a grid over time; of more clips the first ones are drawn
 
@@ -70,6 +71,8 @@ def visualize(
 ) -> Path:
     """Draws attention_maps.png, and of clips .gif and .mp4: examples and their maps.
 
+    Those of files are called attention_maps_of_files.
+
     Args:
         experiment: of the model.
         evaluators: the first one's split is drawn from where no files are given.
@@ -81,7 +84,7 @@ def visualize(
             clip in the middle.
 
     Returns:
-        The path of attention_maps.png, or of the .gif.
+        The path of the .png, or of the .gif.
 
     Raises:
         UserError: if there is no checkpoint, no such layer, not as many tokens, or an example
@@ -103,7 +106,8 @@ def visualize(
     examples = experiment.eval_examples(dataset, split)
     if not files:
         count = min(count or (_CLIPS if dataset.videos else _IMAGES), len(examples))
-    return _draw(trained, examples, count or len(examples), workdir, layer, tokens)
+    stem = workdir / (_OF_FILES if files else 'attention_maps')
+    return _draw(trained, examples, count or len(examples), stem, layer, tokens)
 
 
 def visualize_export(
@@ -150,7 +154,7 @@ def visualize_export(
         examples = EvalClips(dataset, SPLIT, geometry, clip, Views(), trained.model.cell[0])
     else:
         examples = Images(dataset, SPLIT, geometry)
-    return _draw(trained, examples, len(examples), folder, layer, tokens)
+    return _draw(trained, examples, len(examples), folder / _OF_FILES, layer, tokens)
 
 
 def _open(files: Sequence[Path], names: Sequence[str], videos: bool, fps: int | None) -> Dataset:
@@ -164,7 +168,7 @@ def _draw(
     trained: Trained,
     examples: Examples,
     count: int,
-    folder: Path,
+    stem: Path,
     layer: str | None,
     tokens: int | None,
 ) -> Path:
@@ -188,7 +192,7 @@ def _draw(
         _caption(sample, trained.label_names, int(k), ', ' if of_clips else '\n')
         for sample, k in zip(samples, logits.argmax(-1), strict=True)
     ]
-    return _write(clips, maps, captions, title, trained.model.cell, folder)
+    return _write(clips, maps, captions, title, trained.model.cell, stem)
 
 
 def _write(
@@ -197,10 +201,9 @@ def _write(
     captions: list[str],
     title: str,
     cell: tuple[int, int, int],
-    folder: Path,
+    stem: Path,
 ) -> Path:
     """Writes the pictures; the path of that which shows most."""
-    stem = folder / 'attention_maps'
     still, gif, mp4 = (stem.with_suffix(ending) for ending in ('.png', '.gif', '.mp4'))
     if clips.ndim == 4:
         draw_maps(clips, maps, captions, title=title, cell=cell).savefig(still)

@@ -40,7 +40,7 @@ install() {
     fi
     on_all_workers "test -d token_learner || git clone -q $REPOSITORY token_learner
         cd token_learner && git fetch -q origin ${REVISION:-main} && git checkout -q FETCH_HEAD &&
-        ${PYTHON:-python3.11} -m venv .venv && .venv/bin/pip install -q '.[train,tpu]'"
+        ${PYTHON:-python3.11} -m venv .venv && .venv/bin/pip install -q --require-hashes -r requirements.lock"
 }
 
 # Starts main.py on every worker; they find each other. Workers that are gone are an error.
