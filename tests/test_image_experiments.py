@@ -14,7 +14,7 @@ from scipy.ndimage import zoom
 from datasets.fake_images import make_fake_images
 from tests.forked import as_users
 from tests.forked import run as run_program
-from trainers.initialize import read_weights
+from trainers.weights import read_weights
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from token_learner.layers import without_scan
 from trainers.construct import UserError
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
-from trainers.metrics import read_one
+from trainers.passes import read_one
 
 log = logging.getLogger(__name__)
 

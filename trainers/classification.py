@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from datasets.dataset import Dataset
+from trainers.batch import Batch, labels_of, pixels_of
 from trainers.experiment import Data, Experiment, open_dataset
-from trainers.loss import Batch, labels_of, pixels_of
-from trainers.metrics import Metric, Metrics, count_seen, each_batch, read_one
+from trainers.metrics import Metric, Metrics
+from trainers.passes import count_seen, each_batch, read_one
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 

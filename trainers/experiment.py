@@ -163,7 +163,7 @@ class Experiment:
         return self._shape(self.data.eval_resolution)
 
     @property
-    def probabilities(self) -> str:
+    def output_activation(self) -> str:
         """How logits are read, a key of `trainers.loss.PROBABILITIES`: as the loss does.
 
         With a loss of one's own 'softmax' where each example has one label, else 'sigmoid'.

@@ -35,7 +35,7 @@ class Exported(NamedTuple):
         variables: path -> array, float32; see `token_learner.variables`.
         about: the model's settings (`model`), `label_names`, `resolution`, `channels`, `mean`,
             `std`, `clip`, `fps` (of videos) and `eval_geometry`, as in the config, `loss`, which is
-            `Experiment.probabilities`, and the `step`.
+            `Experiment.output_activation`, and the `step`.
     """
 
     variables: dict[str, np.ndarray]
@@ -97,7 +97,7 @@ def export(experiment: Experiment, workdir: Path) -> Path:
         'clip': config['clip'],
         'fps': data.dataset.fps,
         'eval_geometry': config['eval_geometry'],
-        'loss': experiment.probabilities,
+        'loss': experiment.output_activation,
         'step': int(state.step),
         'label_names': data.dataset.label_names,
     }

@@ -24,9 +24,10 @@ from jaxtyping import Array, Float
 from datasets.dataset import Dataset
 from datasets.geometry import Resize
 from token_learner.checks import check_choice, check_positive
+from trainers.batch import Batch
 from trainers.experiment import Experiment, open_dataset
-from trainers.loss import Batch
-from trainers.metrics import Metric, Metrics, count_seen, each_batch, read_one
+from trainers.metrics import Metric, Metrics
+from trainers.passes import count_seen, each_batch, read_one
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
 

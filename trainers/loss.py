@@ -1,6 +1,6 @@
 """Losses by name: from logits and a batch to one float32 value an example."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import optax
 from jaxtyping import Array, Float
 
 from token_learner.checks import check_choice
+from trainers.batch import Batch, labels_of
 
-Batch = Mapping[str, Array]
 Loss = Callable[[Float[Array, 'b classes'], Batch], Float[Array, 'b']]
 
 
@@ -42,16 +42,6 @@ PROBABILITIES: dict[str, Callable[[Array], Array]] = {
     'softmax': jax.nn.softmax,
     'sigmoid': jax.nn.sigmoid,
 }
-
-
-def pixels_of(batch: Batch) -> Array:
-    """The images [b, h, w, c] or clips of a batch, uint8."""
-    return batch['video'] if 'video' in batch else batch['image']
-
-
-def labels_of(batch: Batch) -> Array:
-    """The labels of a batch [b, most labels], padded with -1."""
-    return batch['labels'] if 'labels' in batch else batch['label'][:, None]
 
 
 def multi_hot(batch: Batch, num_classes: int) -> Float[Array, 'b classes']:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from trainers.loss import Batch, Loss
+from trainers.batch import Batch
+from trainers.loss import Loss
 
 
 def check_mixup(alpha: float, batch_size: int, microbatches: int, shares: int) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 from datasets.clips import EvalClips, Views
 from datasets.pipeline import Batch as HostBatch
 from datasets.prepare.annotations import CHARADES_CODES
+from trainers.batch import Batch, labels_of
 from trainers.charades import write_submission
 from trainers.classification import compute_crop_logits, open_evaluated
 from trainers.experiment import Experiment
-from trainers.loss import PROBABILITIES, Batch, labels_of
-from trainers.metrics import Metrics, each_batch, read_one
+from trainers.loss import PROBABILITIES
+from trainers.metrics import Metrics
+from trainers.passes import each_batch, read_one
 from trainers.processes import gather_texts, is_first
 from trainers.sharding import check_batch_size, replicated
 from trainers.state import TrainState
@@ -153,7 +155,7 @@ class MultiView:
         """Scores of each clip [b, classes], merged over its crops, and what the clip is."""
         experiment = self._experiment
         logits = compute_crop_logits(experiment, state, batch)
-        probs = PROBABILITIES[experiment.probabilities](logits)
+        probs = PROBABILITIES[experiment.output_activation](logits)
         merged = {'logits': logits.mean(axis=1), 'probs': probs.mean(axis=1)}
         if 'max' in self._reductions:
             merged |= {'max': logits.max(axis=1)}

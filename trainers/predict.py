@@ -19,7 +19,7 @@ from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
 from trainers.export import predictor, read_export
 from trainers.loss import PROBABILITIES
-from trainers.metrics import each_batch
+from trainers.passes import each_batch
 from trainers.sharding import replicated
 from trainers.workdir import writing
 
@@ -43,7 +43,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
     first = evaluators.first
     names = experiment.data.dataset.label_names
 
-    probabilities = PROBABILITIES[experiment.probabilities]
+    probabilities = PROBABILITIES[experiment.output_activation]
     step = jax.jit(
         lambda state, batch: probabilities(compute_logits(experiment, state, batch)),
         out_shardings=replicated(experiment.mesh),

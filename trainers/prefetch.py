@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from datasets.pipeline import Batch
-from trainers.loss import Batch as DeviceBatch
+from trainers.batch import Batch as DeviceBatch
 from trainers.sharding import put_batch
 from trainers.step import Sums
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from trainers.batch import Batch, pixels_of
 from trainers.experiment import Experiment
-from trainers.loss import Batch, pixels_of
 from trainers.mixup import draw_ratio, mix
 from trainers.sharding import batch_sharding, replicated
 from trainers.state import TrainState, abstract_state

@@ -70,9 +70,12 @@ def write_json(path: Path, content: Any) -> None:
 def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     """A file that is there whole at the end, or not at all; lines end as they are written."""
     draft = path.with_suffix('.tmp')
-    with draft.open(mode, newline=None if 'b' in mode else '') as file:
-        yield file
-    draft.replace(path)
+    try:
+        with draft.open(mode, newline=None if 'b' in mode else '') as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
