@@ -55,6 +55,7 @@ TEST = [
     'pip-audit',
     'pytest',
     'pytest-xdist',
+    'pyyaml',
     'ruff',
     'scikit-learn',
     'setuptools>=77',

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from datasets.prepare.isolate import count_cpus
 from trainers.memory import keep_freed_memory
 from trainers.processes import hush_libtpu
 from trainers.workdir import versions
@@ -31,7 +32,7 @@ def describe(*packages: str) -> dict[str, Any]:
     return {
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
         'program': f'benchmarks.{Path(program).stem} {shlex.join(arguments)}'.strip(),
-        'machine': f'{_cores()} cores, {_processor()}',
+        'machine': f'{count_cpus()} cores, {_processor()}',
         'load_average': os.getloadavg()[0],  # threads that ran or waited in the minute before
         **about,
     }
@@ -41,12 +42,6 @@ def as_main_does() -> None:
     """What main.py does to a process before jax is used."""
     hush_libtpu()
     keep_freed_memory()
-
-
-def _cores() -> int | None:
-    """Of this process, where the system says it; elsewhere of the machine."""
-    affinity = getattr(os, 'sched_getaffinity', None)
-    return len(affinity(0)) if affinity else os.cpu_count()
 
 
 def _version(package: str) -> str | None:

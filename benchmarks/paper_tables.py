@@ -282,7 +282,7 @@ def main() -> None:
     used = {m['workdir'] for rows in tables.values() for row in rows for m in row['measured']}
     for path in sorted({*map(str, runs)} - used):
         run = runs[Path(path)]
-        what = f'{run["spec"]} on {run["dataset"]} at {run["resolution"]} pixels'
+        what = f'{run["model"]["spec"]} on {run["dataset"]} at {run["resolution"]} pixels'
         print(f'{path} ({what}) is a run that is none of these rows, or lacks their figures.')
     if args.json:
         args.json.write_text(json.dumps(tables, indent=2) + '\n')

@@ -52,7 +52,9 @@ def make_fake_images(name: str, out: Path, examples: int = 2000) -> Path:
         splits[split] = _examples(name, features, source, count)
     folder = write_set(out, name, version, features, splits)
     if name == 'jft':
-        (folder / 'vocabulary.txt').write_text('\n'.join(features['labels'].feature.names) + '\n')
+        (folder / 'vocabulary.txt').write_text(
+            '\n'.join(features['labels'].feature.names) + '\n', encoding='utf-8'
+        )
     return folder
 
 

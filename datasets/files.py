@@ -15,7 +15,7 @@ from datasets.prepare.isolate import Failure, run_isolated
 
 SPLIT = 'files'
 
-TIMEOUT = 300  # of one video, seconds
+TIMEOUT = 3600  # of one video, seconds: what is long, and sound, is done by then
 
 
 def open_files(
@@ -110,8 +110,8 @@ def _decode(files: Sequence[Path], fps: int) -> Iterator[Decoded]:
         for file in files:
             try:
                 result = next(results)
-            except ChildProcessError as error:  # which names the file
-                raise ValueError(str(error)) from error
+            except ChildProcessError as error:
+                raise ValueError(f'{file} could not be decoded ({error})') from error
             if isinstance(result, Failure):
                 raise ValueError(f'{file} is no video to use: {result.reason}')
             yield result

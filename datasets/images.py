@@ -98,4 +98,4 @@ def _names(name: str, known: ImageSet) -> tuple[str, ...]:
         return tuple(map(str, range(known.classes)))
     # As in TFDS, whose order of the classes is that of their names in WordNet.
     folder = resources.files('tensorflow_datasets') / 'datasets' / 'imagenet2012'
-    return tuple((folder / 'labels.txt').read_text().split())
+    return tuple((folder / 'labels.txt').read_text(encoding='utf-8').split())

@@ -77,8 +77,8 @@ def open_set(folder: Path) -> PreparedSet | None:
     if not (found / 'manifest.json').is_file():
         raise ValueError(f'{found} has no manifest.json; name a set of python -m datasets.prepare')
     try:
-        manifest = json.loads((found / 'manifest.json').read_text())
-        names = tuple((found / 'vocabulary.txt').read_text().splitlines())
+        manifest = json.loads((found / 'manifest.json').read_text(encoding='utf-8'))
+        names = tuple((found / 'vocabulary.txt').read_text(encoding='utf-8').splitlines())
         name, per_record = f'{manifest["name"]}_{manifest["fps"]}fps', manifest['frames_per_record']
         annotated = {k: v['annotated'] for k, v in manifest['splits'].items() if v['readable']}
     except (AttributeError, LookupError, TypeError, ValueError) as error:

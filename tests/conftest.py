@@ -24,7 +24,7 @@ from tests.forked import ROOT, run
 
 CHECKED = [
     'token_learner',
-    *(f'trainers.{name}' for name in ('augment', 'color', 'rand_augment', 'mixup', 'loss')),
+    *map('trainers.{}'.format, ('augment', 'batch', 'color', 'loss', 'mixup', 'rand_augment')),
 ]
 install_import_hook(CHECKED, 'beartype.beartype')
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import pytest
+import yaml
 
 import main
 from benchmarks.bottleneck_counts import last_block
@@ -130,7 +131,7 @@ RUN_BY = {
     'docs/launch/kubernetes.sh': 'here',
     **{
         f'docs/launch/tpu_pod.sh {action}': 'here'
-        for action in ('create', 'install', 'start', 'watch', 'resume', 'delete')
+        for action in ('create', 'install', 'start', 'watch', 'stop', 'resume', 'delete')
     },
 }
 
@@ -325,23 +326,49 @@ def test_tfds_has_the_set(command):
 LAUNCHES = [c for c in COMMANDS if any(w.startswith('docs/launch/') for w in c.words)]
 
 
-@pytest.mark.parametrize('command', LAUNCHES, ids=lambda c: c.kind)
-def test_a_launch_script_starts_main(command, own, tmp_path, monkeypatch):
-    """The script itself, among stand-ins for the cloud's programs that print their arguments."""
+def launch(folder, words, environment=()):
+    """What a launch script prints among stand-ins for the cloud's programs, which print theirs."""
     for name in ('gcloud', 'srun', 'scontrol'):
-        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
-        (tmp_path / name).chmod(0o755)
-    first = next(i for i, w in enumerate(command.words) if w.startswith('docs/launch/'))
-    place = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_SUBMIT_DIR': str(ROOT)}
-    environment = os.environ | place | {'PYTHON': 'echo'} | dict(command.environment)
+        (folder / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
+        (folder / name).chmod(0o755)
+    place = {'PATH': f'{folder}:{os.environ["PATH"]}', 'SLURM_SUBMIT_DIR': str(ROOT)}
+    environment = os.environ | place | {'PYTHON': str(folder / 'srun')} | dict(environment)
     done = subprocess.run(
-        command.words[first:], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
-    quoted = done.stdout.replace('\\', '')  # for the shell of another machine
-    argv = re.findall(r"--(?:config|workdir|compilation_cache)=[^\s']+", quoted)
-    if any(w.startswith('configs/') for w in command.words):
-        assert len(argv) == 3
+    return done.stdout
+
+
+def started(script, printed):
+    """The arguments of main.py, as the machines that it starts on take them."""
+    if script.endswith('kubernetes.sh'):
+        *_, job = yaml.safe_load_all(printed)
+        (container,) = job['spec']['template']['spec']['containers']
+        return container['args']
+    words = shlex.split(printed) if script.endswith('tpu_pod.sh') else printed.splitlines()
+    return [word for word in words[words.index('main.py') :] if word.startswith('--')]
+
+
+@pytest.mark.parametrize('command', LAUNCHES, ids=lambda c: c.kind)
+def test_a_launch_script_starts_main(command, own, tmp_path, monkeypatch):
+    first = next(i for i, w in enumerate(command.words) if w.startswith('docs/launch/'))
+    script, *args = command.words[first:]
+    printed = launch(tmp_path, [script, *args], command.environment)
+    if any(w.startswith('configs/') for w in args):
+        argv = started(script, printed)
+        assert {w for w in args if w.startswith('--')} < set(argv)
         check_main(argv, own, monkeypatch)
     else:
-        assert f'{tmp_path}/gcloud' in done.stdout
+        assert f'{tmp_path}/gcloud' in printed
+
+
+@pytest.mark.parametrize(
+    'script', ['single_machine.sh', 'tpu_pod.sh start', 'slurm.sh', 'kubernetes.sh']
+)
+def test_flags_reach_main_as_they_were_given(script, tmp_path):
+    flag, workdir = """--config.init_from.new=("^it's/", '$HOME `x`')""", '/shared/my runs/$1'
+    script, *action = f'docs/launch/{script}'.split()
+    names = {'TPU': 'a', 'ZONE': 'b', 'IMAGE': 'c', 'CLAIM': 'd', 'NODES': '1', 'GPUS': '8'}
+    printed = launch(tmp_path, [script, *action, 'configs/a.py', workdir, flag], names.items())
+    assert {'--config=configs/a.py', f'--workdir={workdir}', flag} < {*started(script, printed)}

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import math
 from functools import partial
 from pathlib import Path
 
@@ -144,7 +145,8 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'optimizer': {'b1': 0.9}}, 'config.optimizer.name=None is not known'),
         ({'dataset': {**DATASET, 'std': (0.0,)}}, 'use positive numbers'),
         ({'reading': {'workers': -1}}, 'workers=-1 is negative'),
-        ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is negative'),
+        ({'eval_every_epochs': -1.0}, 'eval_every_epochs=-1.0 is not possible; use 0'),
+        ({'epochs': math.inf}, 'epochs=inf is not possible; use more than 0'),
         ({'microbatches': 0}, 'microbatches=0 is too small'),
         ({'nonfinite': 'ignore'}, "nonfinite='ignore'"),
         ({'optimizer': {**ADAMW, 'clip_norm': -1.0}}, 'config.optimizer: clip_norm=-1.0 is not'),

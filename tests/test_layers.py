@@ -72,7 +72,6 @@ def test_remat_and_scan_change_neither_outputs_nor_gradients(spec, options):
     assert_close(run(build(spec, **options), params), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('spec', CASES)
 def test_bfloat16_is_close(spec):
     params, expected = reference(spec)

@@ -226,7 +226,11 @@ def test_bad_input_is_told_in_one_line(finished, tmp_path, args, message):
         ('train', {'files': ['a.png']}, "'a.png' is not a flag; write --flag=value"),
         ('train', {'weights': 'w', 'files': ['a.png']}, '--weights does .*=predict or visualize$'),
         ('predict', {'weights': 'w', 'config': {}}, '--config does nothing beside --weights; '),
-        ('predict', {'weights': 'w', 'tokens': 1}, '--tokens does nothing in --mode=predict; '),
+        (
+            'predict',
+            {'weights': 'w', 'tokens': 1},
+            '--tokens does nothing in --mode=predict beside --w',
+        ),
         ('predict', {'weights': 'w', 'json': 'a'}, '--json does nothing beside --weights; '),
     ],
 )

@@ -23,6 +23,9 @@ def apply_with_maps(
         [b, t, s, h, w]; t is 1 for images, and of clips that of their tubelets or frames. The
         layers of an `X2plus1D` are the modules of its last block. Empty where there is no such
         tokenizer.
+
+    Raises:
+        ValueError: if two have the same layer, as in a module of several models.
     """
     logits, sown = model.apply(variables, images, mutable='intermediates')
     maps = {}
@@ -30,8 +33,10 @@ def apply_with_maps(
         if path[-1] == 'maps':
             # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps; a tokenizer
             # may have its maps from one inside it, whose name has a number too.
-            layer, *_ = re.findall(r'_(\d+)/', '/'.join(path))
+            layer, *_ = re.findall(r'(?:tokenizer|module)_(\d+)/', '/'.join(path))
             (value,) = values
+            if int(layer) in maps:
+                raise ValueError(f'two tokenizers are of layer {layer}; take one model at a time')
             # A factorised encoder has the times of a clip in the batch.
             maps[int(layer)] = value.reshape(len(images), -1, *value.shape[2:])
     return logits, dict(sorted(maps.items()))

@@ -24,6 +24,7 @@ halves the grid in its `conv2d`, so that without one it stays as it is.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -154,8 +155,12 @@ def parse_spec(text: str) -> Spec | BottleneckSpec:
         near = _nearest(text)
         hint = f'did you mean {near}? ' if near else ''
         raise ValueError(f'{text!r} is not a model spec; {hint}write {GRAMMAR}')
+    return _read(text, match)
+
+
+def _read(text: str, match: re.Match[str]) -> Spec | BottleneckSpec:
     if match.re is _BOTTLENECK:
-        return _parse_bottleneck(text, match)
+        return _read_bottleneck(text, match)
     if (match['video'] is None) != (match['tubelet'] is None):
         raise ValueError(
             f'{text!r} is half a model of clips; write both, as in ViViT-{match["size"]}/'
@@ -185,7 +190,7 @@ def _match(text: str) -> re.Match[str] | None:
     return match if match and match['size'] in SIZES else None
 
 
-def _parse_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
+def _read_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
     if match['layers'] is None:
         return BottleneckSpec(match['backbone'])
     layers = tuple(match['layers'].split('_'))
@@ -225,10 +230,15 @@ def _nearest(text: str) -> str | None:
     names = {name.lower(): name for name in ('ViViT', 'X2plus1D', *SIZES, *BACKBONES)}
     words = re.split('([A-Za-z]+2plus1[A-Za-z]+|[A-Za-z]+)', re.sub('(?i)^vit-', '', text))
     cased = ''.join(names.get(word.lower(), word) for word in words)
-    marks = ('', '/', '-', 'at', 'x', '+', ':')
-    places = [(i, j) for i in range(len(cased) + 1) for j in (i, i + 1)]
+    marks = ('/', '-', 'at', 'x', '+', ':')
+    places = [(i, j) for i in range(len(cased), -1, -1) for j in (i, i + 1)]
     mended = (cased[:i] + mark + cased[j:] for mark in marks for i, j in places)
-    return next((near for near in (cased, *mended) if _match(near)), None)
+    for near in (cased, *mended):
+        if match := _match(near):
+            with suppress(ValueError):
+                _read(near, match)
+                return near
+    return None
 
 
 def _check(text: str, spec: Spec) -> None:

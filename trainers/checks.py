@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax.errors import FlaxError
 
 from token_learner.layers import without_scan
+from token_learner.variables import flatten_variables
 from trainers.construct import UserError
 from trainers.evaluators import Evaluators
 from trainers.experiment import Experiment
@@ -39,6 +40,10 @@ def check_model(experiment: Experiment) -> None:
         variables = experiment.abstract_variables
     except ValueError as error:
         raise UserError(f'config.model.spec: {error}') from error
+    try:
+        flatten_variables(variables)
+    except ValueError as error:
+        raise UserError(f'config.model: {error}') from error
     _check_evaluation(experiment, variables)
     if (
         'batch_stats' in variables

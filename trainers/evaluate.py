@@ -53,11 +53,9 @@ def _of_others(
     path: Path, about: Mapping[str, Any], evaluators: Sequence[Evaluator]
 ) -> dict[str, Any]:
     """The metrics of a file that says the same about them, but those of the evaluators."""
-    if not path.exists():
-        return {}
     try:
         old = read_json(path)
-        if {key: old[key] for key in about} != about:
+        if old is None or {key: old[key] for key in about} != about:
             return {}
         return {
             name: metric
@@ -65,5 +63,5 @@ def _of_others(
             if not any(belongs(name, e.prefix, e.protocols) for e in evaluators)
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        log.warning('%s could not be read (%s) and is begun anew', path, error)
+        log.warning('%s is begun anew: %s', path, error)
         return {}

@@ -343,12 +343,16 @@ def assemble(
         raise ValueError(f'ema={ema} is no decay; use 0 (none) or more and less than 1')
     check_mixup(mixup, batch_size, microbatches, shares)
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
+    if not 0 < epochs < math.inf:
+        raise ValueError(f'epochs={epochs} is not possible; use more than 0, or total_steps')
     if total_steps is None:
         total_steps = round(epochs * steps_per_epoch)
     check_positive('total_steps', total_steps)
     check_positive('log_every_steps', log_every_steps)
-    if eval_every_epochs < 0:
-        raise ValueError(f'eval_every_epochs={eval_every_epochs} is negative; 0 is only at the end')
+    if not 0 <= eval_every_epochs < math.inf:
+        raise ValueError(
+            f'eval_every_epochs={eval_every_epochs} is not possible; use 0 (at the end) or more'
+        )
     eval_every_steps = math.ceil(eval_every_epochs * steps_per_epoch)
     augmentations = [
         construct_named(AUGMENTATIONS, {'name': name, **settings}, f'config.augment.{name}')

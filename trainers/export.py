@@ -106,7 +106,7 @@ def export(experiment: Experiment, workdir: Path) -> Path:
     draft.mkdir()
     metadata = {'format': 'token_learner', 'about': json.dumps(about)}
     save_file(flat, draft / 'model.safetensors', metadata=metadata)
-    (draft / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n')
+    (draft / 'labels.txt').write_text('\n'.join(data.dataset.label_names) + '\n', encoding='utf-8')
     exported = Exported(flat, about)
     program, model = make_program(exported, experiment.eval_input_shape), exported.model
     (draft / 'program.jax_export').write_bytes(program)
@@ -182,4 +182,9 @@ def read_export(path: Path) -> Exported:
             f'{path} was not exported here; convert it by training from it (config.init_from), or '
             'name a model.safetensors of --mode=export'
         )
-    return Exported(flat, json.loads(metadata['about']))
+    exported = Exported(flat, json.loads(metadata['about']))
+    try:
+        _ = exported.model
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{path}: its model cannot be built ({error})') from error
+    return exported

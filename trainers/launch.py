@@ -53,11 +53,15 @@ def check_flags(mode: str, flags: Mapping[str, Any], files: Sequence[str] = ()) 
     for name, value in flags.items():
         modes = FLAG_MODES[name][of_weights]
         if value is not None and mode not in modes:
-            where = f'in --mode={mode}' if modes else 'beside --weights'
+            beside = ' beside --weights' if of_weights and name != 'weights' else ''
+            where = f'in --mode={mode}{beside}' if modes else beside.lstrip()
             hint = f', or use --mode={" or ".join(modes)}' if modes else ''
             raise UserError(f'--{name} does nothing {where}; leave it out{hint}')
     if files and not of_weights and mode != 'visualize':
-        raise UserError(f'{files[0]!r} is not a flag; write --flag=value')
+        raise UserError(
+            f'{files[0]!r} is not a flag; write --flag=value (files go with --weights, or with '
+            '--mode=visualize)'
+        )
 
 
 def launch(

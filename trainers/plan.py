@@ -1,6 +1,7 @@
 """The plan of a launch: the train step compiled for machines that need not be there."""
 
 import dataclasses
+import json
 import math
 import re
 import time
@@ -23,7 +24,6 @@ from trainers.sharding import batch_parts, batch_sharding
 from trainers.state import abstract_state
 from trainers.step import make_train_step, train_step
 from trainers.topology import GIB, Chip, open_topology
-from trainers.workdir import write_json
 
 Plan = dict[str, Any]
 
@@ -52,7 +52,7 @@ def plan(config: ConfigDict, topology: str, path: Path | None = None) -> Plan:
     result = make_plan(experiment, topology, chip)
     print_plan(result)
     if path is not None:
-        write_json(path, result)
+        path.write_text(json.dumps(result, indent=2) + '\n')  # it may be /dev/stdout
     if not result['fits']:
         other = ['a larger topology', 'a smaller model']
         hints = result['suggestions'] or other

@@ -69,7 +69,9 @@ def collect_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cu
     found: dict[str, dict[str, Curve]] = defaultdict(dict)
     for line in lines:
         for name, value in line.items():
-            measure = parse_name(name).measure
+            prefix, measure, _ = parse_name(name)
+            if prefix.endswith('/l2'):
+                measure += ' l2'  # a strength, and no accuracy as the others of its name
             if measure in ('step', 'uptime', 'steps_per_sec') or is_count(name):
                 continue
             steps, values = found[measure].setdefault(name, ([], []))
@@ -90,8 +92,8 @@ def panel_height(curves: Mapping[str, Curve]) -> float:
 
 
 def draw_curves(curves: Mapping[str, Curve], measure: str, axes: Axes) -> None:
-    """Draws one panel: the curves of a measure, by their names."""
-    percent = all(map(is_share, curves))
+    """Draws one panel: the curves of a measure, by their names, which may be RUN: NAME."""
+    percent = all(is_share(name.rpartition(': ')[2]) for name in curves)
     for k, (name, (steps, values)) in enumerate(curves.items()):
         shown = [100 * value for value in values] if percent else values
         marker = 'o' if len(steps) <= 30 else ''
@@ -121,7 +123,7 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
     """All curves of some runs, a panel a measure; of several runs with their names.
 
     Raises:
-        ValueError: if a folder has no metrics, or none at two steps.
+        ValueError: if a folder has no metrics, or all together no curve.
     """
     together: dict[str, dict[str, Curve]] = defaultdict(dict)
     for workdir, run in zip(workdirs, short_names(workdirs), strict=True):
@@ -133,7 +135,8 @@ def plot_curves(workdirs: Sequence[Path]) -> Figure:
             for name, curve in curves.items():
                 together[measure][f'{run}: {name}' if len(workdirs) > 1 else name] = curve
     if not together:
-        raise ValueError(f'{workdirs[0]} has no curve: its metrics are of one step')
+        names = ', '.join(map(str, workdirs))
+        raise ValueError(f'{names}: all metrics are of one step, which is no curve')
     columns = min(3, len(together))
     rows = -(-len(together) // columns)
     height = max(map(panel_height, together.values()))

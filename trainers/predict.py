@@ -21,7 +21,7 @@ from trainers.export import predictor, read_export
 from trainers.loss import PROBABILITIES
 from trainers.passes import each_batch
 from trainers.sharding import replicated
-from trainers.workdir import writing
+from trainers.workdir import finite, writing
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def predict(experiment: Experiment, evaluators: Evaluators, workdir: Path) -> Pa
                     'labels': label_names(batch, int(i), names),
                     'predicted': likeliest(scores[i], names),
                 }
-                file.write(json.dumps(line) + '\n')
+                file.write(json.dumps(finite(line)) + '\n')
     log.info('predictions: %s', path)
     return path
 

@@ -203,14 +203,13 @@ def _svg(curves: Mapping[str, Curve], measure: str, number: int) -> str:
 def _pictures(workdir: Path) -> str:
     """The pictures of `--mode=visualize`, the animation first."""
     shown = []
-    for name in ('attention_maps.gif', 'attention_maps.png'):
-        path = workdir / name
-        if path.is_file():
+    for path in sorted(workdir.glob('attention_maps*')):
+        if path.suffix in ('.gif', '.png'):
             data = base64.b64encode(path.read_bytes()).decode()
             source = f'data:image/{path.suffix[1:]};base64,{data}'
             shown.append(
-                f'<figure><div class="scroll"><img src="{source}" alt="{name}"></div>'
-                f'<figcaption>{name}</figcaption></figure>'
+                f'<figure><div class="scroll"><img src="{source}" alt="{path.name}"></div>'
+                f'<figcaption>{path.name}</figcaption></figure>'
             )
     return ''.join(shown)
 

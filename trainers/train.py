@@ -176,9 +176,13 @@ def check_finite(
         f'step {checkpoints.latest()}; '
     )
     if is_first():
-        path, ids = workdir / 'nonfinite.json', experiment.train_ids(skipped[0])
-        write_json(path, {'step': skipped[0], 'ids': ids})
-        message += f'the examples ({ids[0]} and {len(ids) - 1} more) are in {path}; '
+        path = workdir / 'nonfinite.json'
+        try:
+            ids = experiment.train_ids(skipped[0])
+            write_json(path, {'step': skipped[0], 'ids': ids})
+            message += f'the examples ({ids[0]} and {len(ids) - 1} more) are in {path}; '
+        except OSError as error:
+            message += f'its examples cannot be told ({error}); '
     message += 'lower the learning rate, clip more, or set --config.nonfinite=skip'
     try:
         checkpoints.finish()

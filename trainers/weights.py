@@ -108,7 +108,11 @@ def _read_step(folder: Path) -> Weights:
         line = ' '.join(str(error).split())[:200]
         raise ValueError(f'{folder} cannot be read ({line}); name another checkpoint') from error
     flat = flatten_variables({'params': restored[params], **restored.get('mutable', {})})
-    return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
+    try:
+        return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
+    except (KeyError, TypeError) as error:
+        line = f'{type(error).__name__}: {error}'
+        raise ValueError(f'{folder} is of an older version ({line}); name another') from error
 
 
 def _of_config(

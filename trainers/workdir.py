@@ -63,13 +63,13 @@ def write_json(path: Path, content: Any) -> None:
     if not is_first():
         return
     with writing(path) as file:
-        file.write(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
+        file.write(json.dumps(finite(content), indent=2, allow_nan=False) + '\n')
 
 
 @contextmanager
 def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     """A file that is there whole at the end, or not at all; lines end as they are written."""
-    draft = path.with_suffix('.tmp')
+    draft = path.with_name(f'.{path.name}.tmp')
     try:
         with draft.open(mode, newline=None if 'b' in mode else '') as file:
             yield file
@@ -84,7 +84,7 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: if it is damaged.
     """
-    return _parse(path, path.read_text()) if path.exists() else None
+    return _parse(path, path.read_bytes()) if path.exists() else None
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -94,23 +94,23 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
         UserError: if one is damaged.
     """
     path = workdir / 'metrics.jsonl'
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [_parse(path, line) for line in lines if line.endswith('}\n')]
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [_parse(path, line) for line in lines if line.endswith(b'}\n')]
 
 
-def _parse(path: Path, text: str) -> Any:
+def _parse(path: Path, text: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend or remove it') from error
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
     """Numbers that are not finite as None, in nested dicts and lists."""
     if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 

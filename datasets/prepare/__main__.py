@@ -15,7 +15,6 @@ says whether it is whole.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -139,20 +138,13 @@ def _work(args: argparse.Namespace, folder: Path, shards: list[Shard], settings:
     mine = shards[args.shard] if args.shard else shards
     todo = [shard for shard in mine if not read_part(folder, shard, settings)]
     if args.beam is None:
-        processes = args.processes or _cpus()
+        processes = args.processes or count_cpus()
         prepare_shards(folder, todo, settings, processes=processes, timeout=args.timeout)
     else:
         from datasets.prepare.beam import run_pipeline
 
         work = {'settings': settings, 'processes': args.processes or 1, 'timeout': args.timeout}
         run_pipeline(args.beam, folder.resolve(), todo, **work)
-
-
-def _cpus() -> int:
-    """CPUs that this process may use, where the system says it; else all."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == '__main__':

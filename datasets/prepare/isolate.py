@@ -19,6 +19,13 @@ from typing import Any
 _SPAWN = multiprocessing.get_context('spawn')
 
 
+def count_cpus() -> int:
+    """CPUs that this process may use, where the system says it; else all."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Failure:
     """Stands where there is no result.

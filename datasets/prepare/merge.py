@@ -190,7 +190,7 @@ def _write(folder: Path, settings: Settings, parts: Parts, texts: Mapping[str, s
         try:
             work.mkdir()
             for name, text in texts.items():
-                (work / name).write_text(text)
+                (work / name).write_text(text, encoding='utf-8')
             _write_indices(work, settings, parts)
             _write_info(work, settings, parts)
             for path in sorted(work.iterdir(), key=lambda path: path.name == _INFO):

@@ -136,7 +136,7 @@ def as_json(value: Any) -> str:
 def read_json(path: Path) -> Any:
     """What a file of JSON has; None if it is not there, or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding='utf-8'))
     except (FileNotFoundError, ValueError):
         return None
 
@@ -261,7 +261,7 @@ def write_shard(
     """
     part = {'settings': asdict(settings), **_write_records(folder, shard, settings, results)}
     with replacing(folder / shard.part) as temporary:
-        temporary.write_text(as_json(part))
+        temporary.write_text(as_json(part), encoding='utf-8')
     return part
 
 

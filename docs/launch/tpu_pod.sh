@@ -47,11 +47,12 @@ install() {
 start() {
     local config=$1 workdir=$2
     shift 2
-    local flags
+    local flags folder
+    folder=$(printf %q "$workdir")
     flags=$(printf '%q ' "--config=$config" "--workdir=$workdir" \
         "--compilation_cache=$workdir/compiled" "$@")
-    on_all_workers "cd token_learner && mkdir -p $workdir && {
-        nohup .venv/bin/python main.py $flags >> $workdir/worker_\$(hostname).log 2>&1 < /dev/null &
+    on_all_workers "cd token_learner && mkdir -p $folder && {
+        nohup .venv/bin/python main.py $flags >> $folder/worker_\$(hostname).log 2>&1 < /dev/null &
     }"
 }
 
@@ -65,7 +66,7 @@ resume() {
 
 watch() {
     gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=0 \
-        --command="tail -n 20 -f $1/worker_\$(hostname).log"
+        --command="tail -n 20 -f $(printf %q "$1")/worker_\$(hostname).log"
 }
 
 # SIGTERM to one worker is enough: all agree on a step and save it.
