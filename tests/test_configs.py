@@ -156,7 +156,6 @@ def test_arguments_are_typed_and_leftovers_refused():
         ({'optimizer': {**common.MOMENTUM, 'momentum': -0.9}}, 'momentum=-0.9 is no decay'),
         ({'schedule': {**COSINE, 'learning_rate': 0.0}}, 'learning_rate=0.0 is too small'),
         ({'schedule': {**COSINE, 'name': 'linear', 'end_learning_rate': -1e-3}}, 'use 0 or more'),
-        ({'epochs': float('inf')}, 'config: cannot convert float infinity to integer'),
         ({'clip': {'frames': 2}}, 'clip is for videos, and digits has images'),
         ({'dataset': {**DATASET, 'name': 'moving_digits'}}, 'config.clip.frames is missing'),
     ],

@@ -41,7 +41,6 @@ def test_the_site_is_made_without_a_warning_and_has_every_page(tmp_path):
         assert re.search(rf'<h3 id="[\w.]*{name}"', api), name
 
 
-@pytest.mark.slow
 def test_the_guide_to_the_modules_runs():
     scope = {}
     for block in re.findall(r'```python\n(.*?)```', (DOCS / 'modules.md').read_text(), re.DOTALL):

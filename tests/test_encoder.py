@@ -32,7 +32,6 @@ def block(params, name, x):
     return EncoderBlock(2, 32).apply({'params': params[name]}, x)
 
 
-@pytest.mark.slow
 def test_tokens_take_the_grid_s_place_from_the_layer_on():
     out, params = run(reductions=((2, LEARNER),))
     x = block(params, 'block_1', block(params, 'block_0', X))
@@ -51,7 +50,6 @@ def test_with_a_fuser_tokenizer_block_and_fuser_repeat():
     assert [k for k in sorted(params) if 'fuser' in k] == ['fuser_1', 'fuser_2', 'fuser_3']
 
 
-@pytest.mark.slow
 def test_a_fuser_at_its_start_leaves_the_grid_as_the_blocks_before_made_it():
     out, params = run(reductions=((2, LEARNER),), fuser=TokenFuser)
     x = block(params, 'block_1', block(params, 'block_0', X))
@@ -66,7 +64,6 @@ def test_a_reduced_grid_may_be_reduced_again():
         run(reductions=((1, LEARNER), (2, LEARNER)))
 
 
-@pytest.mark.slow
 def test_gradients_reach_every_parameter():
     encoder = Encoder(layers=2, heads=2, mlp_dim=8, reductions=((1, LEARNER),), fuser=TokenFuser)
     x = X[:1, :20]

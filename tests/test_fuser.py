@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -90,3 +91,10 @@ def test_clip_mixing_without_a_time_axis_is_refused():
         TokenFuser(mix_scope='clip').init(jax.random.key(0), TOKENS[0], GRID[0])
     with pytest.raises(ValueError, match='use one of frame, clip'):
         TokenFuser(mix_scope='video')
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 4, 16), (2, 1, 4, 32), (3, 4, 32)])
+def test_tokens_of_another_grid_are_refused(shape, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)  # as users have it
+    with pytest.raises(ValueError, match=r'are not of the grid \(2, 3, 6, 5, 32\); give'):
+        TokenFuser().init(jax.random.key(0), jnp.zeros(shape), GRID)

@@ -105,7 +105,12 @@ PIECES += [':', '_', 'tl', 'conv2d', '0', '\u0663', '\n', '9' * 5000]
 @given(TEXT | st.lists(st.sampled_from(PIECES), max_size=9).map(''.join))
 def test_any_other_spec_is_refused_in_one_line(text):
     with one_line():
-        spec = parse_spec(text)
+        try:
+            spec = parse_spec(text)
+        except ValueError as error:
+            for near in re.findall(r'did you mean (\S+)\? write', str(error)):
+                parse_spec(near)
+            raise
         assert text.isascii()
         assert isinstance(spec, Spec | BottleneckSpec)
 

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from configs import digits, moving_digits
+from tests.conftest import slow
 from token_learner.pretrained import to_augreg, to_huggingface, write_huggingface
 from token_learner.pretrained.convert import place
 from token_learner.pretrained.layouts import to_torch
@@ -19,8 +20,6 @@ from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.initialize import begin
 from trainers.state import create_state
-
-pytestmark = pytest.mark.slow
 
 
 def make(model, path='', new=('^head/',), **settings):
@@ -62,7 +61,7 @@ def fresh():
     return params(create_state(make('mini/7-4at2')))
 
 
-@pytest.mark.parametrize('file', ['.', 'checkpoints/1', 'vit.npz', 'huggingface'])
+@pytest.mark.parametrize('file', [*map(slow, ('.', 'checkpoints/1', 'huggingface')), 'vit.npz'])
 def test_a_plain_vit_begins_a_token_learner(plain, fresh, file, tmp_path, monkeypatch):
     theirs, folder = plain
     monkeypatch.chdir(folder)
@@ -80,6 +79,7 @@ def test_a_plain_vit_begins_a_token_learner(plain, fresh, file, tmp_path, monkey
     assert actions['encoder/tokenizer_2/norm/scale'] == 'missing'
 
 
+@pytest.mark.slow
 def test_averaged_parameters_begin_with_the_weights(plain, tmp_path):
     config = digits.get_config('model=mini/7')
     config.model.head, config.ema, config.init_from.path = 'token', 0.9, str(plain[1])
@@ -88,6 +88,7 @@ def test_averaged_parameters_begin_with_the_weights(plain, tmp_path):
         np.testing.assert_array_equal(own, averaged)
 
 
+@pytest.mark.slow
 def test_the_arrays_lie_as_the_mesh_wants_them(plain, tmp_path):
     config = digits.get_config('model=mini/7')
     config.model.head, config.init_from.path = 'token', str(plain[1])
@@ -100,6 +101,7 @@ def test_the_arrays_lie_as_the_mesh_wants_them(plain, tmp_path):
     assert shardings[0] == shardings[1]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told(plain, tmp_path):
     _, folder = plain
     cases = [
@@ -117,6 +119,7 @@ def test_what_does_not_fit_is_told(plain, tmp_path):
         begin(make('mini/7', tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_head_of_other_classes_is_refused(plain, tmp_path):
     _, folder = plain
     kept = make('mini/7', folder, ('class_token',), head='token')
@@ -132,6 +135,7 @@ def test_a_head_of_other_classes_is_refused(plain, tmp_path):
         identity.write_text(saved)
 
 
+@pytest.mark.slow
 def test_an_exported_file_of_another_model_is_told(plain, tmp_path):
     _, folder = plain
     weights = load_file(folder / 'huggingface' / 'model.safetensors')
@@ -140,6 +144,7 @@ def test_an_exported_file_of_another_model_is_told(plain, tmp_path):
         begin(make('mini/7', tmp_path / 'part.safetensors'), tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_that_were_trained_otherwise_are_told_of(plain, tmp_path):
     _, folder = plain
     config = folder / 'huggingface' / 'config.json'
@@ -193,6 +198,7 @@ def of_clips(tmp_path_factory):
     return folder, save(folder, make_video('ViViT-mini/7x2', head='token'), 2)
 
 
+@pytest.mark.slow
 def test_a_model_of_images_begins_one_of_clips(fused, tmp_path):
     folder, old = fused
     image = make('mini/7-3at2-fuser', **FUSED)
@@ -227,6 +233,7 @@ def test_a_model_of_images_begins_one_of_clips(fused, tmp_path):
     np.testing.assert_allclose(*outs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clips_of_other_lengths_are_resized_only_if_asked_for(of_clips, tmp_path):
     folder, old = of_clips
     longer = {'model': 'ViViT-mini/7x2', 'path': folder, 'head': 'token', 'frames': 14}
@@ -238,6 +245,7 @@ def test_clips_of_other_lengths_are_resized_only_if_asked_for(of_clips, tmp_path
     np.testing.assert_allclose(position[1], (was[0] + was[1]) / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_vivit_of_transformers_begins_ours(of_clips, tmp_path):
     _, old = of_clips
     experiment = make_video('ViViT-mini/7x2', tmp_path, (), head='token')
@@ -271,6 +279,7 @@ def test_a_vivit_of_transformers_begins_ours(of_clips, tmp_path):
         assert '\n' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_family_is_told(fused, of_clips, tmp_path):
     images, clips = fused[0], of_clips[0]
     cases = [

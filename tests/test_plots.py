@@ -86,6 +86,8 @@ def test_curves_of_one_run_and_of_several(tmp_path):
     assert [line.get_label() for line in loss.lines] == labels
     assert loss.lines[0].get_color() != loss.lines[1].get_color()
     assert short_names([runs[0], tmp_path / 'c']) == ['run', 'c']
+    odd = write_run(tmp_path / 'k: lr@0.1')
+    assert plot_curves([odd, runs[0]]).axes[1].get_title('left') == 'top-1 accuracy, %'
 
 
 def test_a_point_is_a_run(tmp_path):
@@ -125,13 +127,13 @@ def test_the_program_writes_and_refuses(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     damaged = write_run(tmp_path / 'damaged')
     (damaged / 'metrics.jsonl').write_text('{"step": 1}}\n')
-    (damaged / 'results.json').write_text('{')
+    (damaged / 'results.json').write_bytes(b'{"\xff": 1}')
     capsys.readouterr()
     for args, message in (
         (['curves', str(tmp_path / 'empty')], 'has no metrics; name the workdir'),
         (['flops', str(tmp_path / 'empty')], 'has no results.json; name finished runs'),
         (['curves', str(damaged)], 'metrics.jsonl is damaged (Extra data'),
-        (['flops', str(damaged)], 'results.json is damaged (Expecting'),
+        (['flops', str(damaged)], "results.json is damaged ('utf-8"),
         (['curves', str(run), '--out=plot.txt'], 'plot.txt is no .png, .svg or .pdf'),
     ):
         assert main(args) == 1

@@ -177,7 +177,7 @@ def test_the_head_weighs_merged_tokens_also_behind_a_pooling():
 
 def test_a_fuser_needs_tokens_to_write_back():
     encoder = Encoder(2, 2, 32, reductions=((1, lambda **k: SpatialPooling(2, **k)),), fuser=Unpool)
-    with pytest.raises(ValueError, match='SpatialPooling makes no tokens that a fuser writes back'):
+    with pytest.raises(ValueError, match='SpatialPooling has no return_maps, which'):
         encoder.init(jax.random.key(0), jnp.zeros((1, 16, 16)), (1, 4, 4))
 
 
@@ -266,7 +266,7 @@ class Blind(nn.Module):
 
 @pytest.mark.parametrize('spec', ['mini/8-2at1-fuser', 'X2plus1D-mini:tlx1'])
 def test_a_tokenizer_without_maps_does_not_go_before_a_fuser(spec):
-    with pytest.raises(ValueError, match='Blind makes no tokens that a fuser writes back'):
+    with pytest.raises(ValueError, match='Blind has no return_maps, which what writes tokens back'):
         build_model({'spec': spec, 'tokenizer': f'{__name__}:Blind'}, 5)
 
 

@@ -143,12 +143,13 @@ def test_skipped_steps_and_bad_samples_are_counted(copied):
 
 
 def test_pictures_and_tables_of_the_run_are_in_it(copied):
-    for name in ('attention_maps.png', 'attention_maps.gif'):
+    names = ('attention_maps.gif', 'attention_maps.png', 'attention_maps_of_files.png')
+    for name in names:
         Image.new('RGB', (64, 48), 'red').save(copied / name)
     (copied / 'classes_a_4x3.csv').write_text('class,videos,right\nleft,10,9\n')
     page = Page(make_page(copied))
     sources = [attrs['src'] for tag, attrs in page.tags if tag == 'img']
-    for source, name in zip(sources, ('attention_maps.gif', 'attention_maps.png'), strict=True):
+    for source, name in zip(sources, names, strict=True):
         data = (copied / name).read_bytes()
         assert base64.b64decode(source.partition(',')[2]) == data
     assert 'classes_a_4x3.csv' in page.text

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import digits, moving_digits
 from datasets.pipeline import Reading
-from tests.conftest import run_script
+from tests.conftest import run_script, slow
 from trainers.construct import UserError
 from trainers.experiment import make_experiment
 from trainers.sharding import AXES, infer_shardings, put_batch
@@ -50,8 +50,7 @@ def losses_of_one(steps):
     return losses(on(make(), 1), steps)[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('mesh', [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize('mesh', [slow((8, 1, 1)), slow((1, 8, 1)), (2, 2, 2)], ids=str)
 def test_eight_devices_give_the_loss_curve_of_one(mesh):
     one, (many, _) = losses_of_one(10), losses(on(make(), *mesh), 10)
     assert one[-1] < one[0]
@@ -137,7 +136,6 @@ def test_rules_that_do_not_fit_are_refused(rule, message):
         infer_shardings(tree, mesh, [rule])
 
 
-@pytest.mark.slow
 def test_the_step_is_the_gradient_of_the_mean_over_unmasked_examples():
     experiment = on(make(), 1)
     state = create_state(experiment)

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +80,28 @@ def test_maps_come_with_the_logits(spec):
     np.testing.assert_array_equal(logits, model.apply({'params': variables['params']}, x))
     layers = {'mini/4': [], 'mini/4-8at2': [2], 'mini/4-8at1-fuser': [1, 2, 3]}[spec]
     assert {k: v.shape for k, v in maps.items()} == dict.fromkeys(layers, (2, 1, 8, 2, 3))
+
+
+class Around(nn.Module):
+    """A model of one's own, with as many ViTs inside."""
+
+    count: int
+
+    @nn.compact
+    def __call__(self, x):
+        return sum(build_model({'spec': 'mini/4-2at3'}, 3)(x) for _ in range(self.count))
+
+
+def test_layers_are_told_apart_inside_another_model():
+    x = images(1, 8, 8, 1)
+
+    def shapes(model):
+        made = lambda: apply_with_maps(model, model.init(jax.random.key(0), x), x)  # noqa: E731
+        return {k: v.shape for k, v in jax.eval_shape(made)[1].items()}
+
+    assert shapes(Around(1)) == {3: (1, 1, 2, 2, 2)}
+    with pytest.raises(ValueError, match='two tokenizers are of layer 3'):
+        shapes(Around(2))
 
 
 def test_logits_are_zero_at_the_start():

@@ -65,8 +65,8 @@ def check_return_maps(tokenizer: Any) -> None:
     """Raises ValueError unless a tokenizer can stand before a fuser."""
     if 'return_maps' not in parameters_of(tokenizer):
         raise ValueError(
-            f'{type(tokenizer).__name__} has no return_maps, which what writes its tokens back '
-            'needs; use another tokenizer, or none that is written back'
+            f'{type(tokenizer).__name__} has no return_maps, which what writes tokens back to the '
+            'grid needs; use another tokenizer, or give its call one'
         )
 
 

@@ -86,8 +86,9 @@ class Encoder(nn.Module):
 
     A reduction `(k, factory)` stands before block k, counted from 0: `factory(name=...)`
     makes a module from frames [b, t, h, w, c] to tokens [b, t, s, c], or to a smaller
-    grid [b, t, h', w', c] that a later reduction may reduce again. One whose call has
-    `sizes`, as `TokenMerging`'s, also merges tokens that are no grid any more.
+    grid [b, t, h', w', c] that a later reduction may reduce again. One whose call has a
+    second argument `sizes`, as `TokenMerging`'s, is given those of the positions and
+    returns the tokens' as well; it also merges tokens that are no grid any more.
 
     Without a fuser the later blocks work on the tokens (Fig. 3a of the TPAMI version).
     With one, tokenizer, block and fuser repeat in every block from k on, each with

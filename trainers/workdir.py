@@ -100,7 +100,10 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 def _parse(path: Path, text: bytes) -> Any:
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError('no object')
+        return content
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend or remove it') from error
 

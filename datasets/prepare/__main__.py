@@ -22,6 +22,7 @@ from datasets.arguments import as_path
 from datasets.prepare.annotations import read_annotations
 from datasets.prepare.decode import QUALITY, SHORT_SIDE
 from datasets.prepare.files import Files
+from datasets.prepare.isolate import count_cpus
 from datasets.prepare.merge import merge, read_manifest, summary
 from datasets.prepare.shards import (
     Settings,
