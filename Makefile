@@ -29,7 +29,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # The tests that do not take long; test-all has all. `make test-all TESTS=tests/test_fuser.py` runs a file.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(READY)
 	$(PYTEST) -m 'not slow' $(TESTS)
 test-all: $(READY) $(BEAM_READY)
