@@ -135,7 +135,7 @@ def measure(scores: VideoScores, views: str, label_names: Sequence[str]) -> Metr
 
 def _accuracies(scores: np.ndarray, labels: np.ndarray, unread: int, none: int | None) -> Metrics:
     """Of one label a video; the class `none`, if there is one, has this number."""
-    hits = likeliest(scores) == labels[:, None]
+    hits = top_five(scores) == labels[:, None]
     n, found = len(labels), {}
     for name, right in (('top1', hits[:, 0]), ('top5', hits.any(axis=1))):
         found[name] = Metric(float(right.mean()), n)
@@ -165,7 +165,7 @@ def _precisions(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     return {'map': Metric(found.mean, n), 'wap': Metric(found.weighted, n)}
 
 
-def likeliest(scores: np.ndarray) -> np.ndarray:
+def top_five(scores: np.ndarray) -> np.ndarray:
     """The five likeliest classes [n, 5] of scores [n, classes]; -2 where one is not finite."""
     order = np.argsort(-scores, axis=1, kind='stable')[:, :5]
     return np.where(np.isfinite(scores).all(axis=1, keepdims=True), order, -2)
@@ -201,7 +201,7 @@ def write_tables(folder: Path, name: str, scores: VideoScores, label_names: Sequ
     """
     scored = scores.labels[:, 0] >= 0
     own = scores.labels[scored, 0]
-    predicted = likeliest(scores.merged['logits'][scored])[:, 0]
+    predicted = top_five(scores.merged['logits'][scored])[:, 0]
     videos = np.bincount(own, minlength=len(label_names)).tolist()
     right = np.bincount(own[own == predicted], minlength=len(label_names)).tolist()
     wrong = (own != predicted) & (predicted >= 0)
