@@ -82,9 +82,10 @@ def unknown_key(argv: list[str], error: Exception) -> str | None:
 def missing_file(argv: list[str], error: Exception) -> str | None:
     """What to say of a config file that is not there; None of another error."""
     found = re.search("No such file or directory: '(.*)'", str(error))
-    if not found or not any(a.removeprefix('--config=').startswith(found[1]) for a in argv):
+    if not found or not any(a.partition('=')[2].startswith(found[1]) for a in argv):
         return None
-    near = get_close_matches(found[1], map(str, Path('configs').glob('*.py')), 1)
+    known = [str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'common']
+    near = get_close_matches(found[1], known, 1)
     hint = f'did you mean {near[0]}?' if near else 'name one, such as configs/digits.py'
     return f'there is no config file {found[1]}; {hint}'
 

@@ -192,19 +192,21 @@ def _annotation(name: str, folder: Path, split: str) -> Path:
 def _write_annotation(name: str, folder: Path, split: str, videos: Sequence[Fake]) -> None:
     path = _annotation(name, folder, split)
     if name == 'avid':
-        path.write_text(json.dumps({_file(name, video): video.label for video in videos}))
+        path.write_text(
+            json.dumps({_file(name, video): video.label for video in videos}), encoding='utf-8'
+        )
     elif name == 'charades':
         _write_rows(path, map(_charades_row, videos))
         unused = [f'Unused {number}' for number in range(len(MOTIONS), VIDEO_SETS[name].classes)]
         lines = [f'c{i:03} {text}\n' for i, text in enumerate([*MOTIONS, *unused])]
-        (folder / 'Charades_v1_classes.txt').write_text(''.join(lines))
+        (folder / 'Charades_v1_classes.txt').write_text(''.join(lines), encoding='utf-8')
     else:
         _write_rows(path, (_kinetics_row(video, split) for video in videos))
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     first, *others = rows
-    with path.open('w', newline='') as file:
+    with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, first)
         writer.writeheader()
         writer.writerows([first, *others])

@@ -111,7 +111,8 @@ def _decode(files: Sequence[Path], fps: int) -> Iterator[Decoded]:
             try:
                 result = next(results)
             except ChildProcessError as error:
-                raise ValueError(f'{file} could not be decoded ({error})') from error
+                name = '' if str(file) in str(error) else f'{file} could not be decoded: '
+                raise ValueError(f'{name}{error}') from error
             if isinstance(result, Failure):
                 raise ValueError(f'{file} is no video to use: {result.reason}')
             yield result

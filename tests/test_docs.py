@@ -41,7 +41,8 @@ def test_the_site_is_made_without_a_warning_and_has_every_page(tmp_path):
         assert re.search(rf'<h3 id="[\w.]*{name}"', api), name
 
 
-def test_the_guide_to_the_modules_runs():
+def test_the_guide_to_the_modules_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it draws maps
     scope = {}
     for block in re.findall(r'```python\n(.*?)```', (DOCS / 'modules.md').read_text(), re.DOTALL):
         exec(block, scope)

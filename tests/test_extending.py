@@ -150,7 +150,7 @@ def test_a_task_trains_and_measures(folder, teacher):
     found = evaluators['agreement'](state)['digits/test/teacher/agreement']
     assert found.n == 1000
     assert 0 <= found.value <= 1
-    assert experiment.probabilities == 'softmax'
+    assert experiment.output_activation == 'softmax'
     for changes in ({'mixup': 0.2}, {'microbatches': 2}):
         config = read_config(path, 'model=mini/7-2at2')
         config.update(changes)

@@ -100,7 +100,7 @@ def test_layers_are_told_apart_inside_another_model():
         return {k: v.shape for k, v in jax.eval_shape(made)[1].items()}
 
     assert shapes(Around(1)) == {3: (1, 1, 2, 2, 2)}
-    with pytest.raises(ValueError, match='two tokenizers are of layer 3'):
+    with pytest.raises(ValueError, match='ViT_1/encoder/tokenizer_3/maps has no layer of'):
         shapes(Around(2))
 
 

@@ -25,18 +25,20 @@ def apply_with_maps(
         tokenizer.
 
     Raises:
-        ValueError: if two have the same layer, as in a module of several models.
+        ValueError: if two have the same layer, as in a module of several models, or one has none.
     """
     logits, sown = model.apply(variables, images, mutable='intermediates')
     maps = {}
     for path, values in flatten_dict(dict(sown['intermediates'])).items():
         if path[-1] == 'maps':
-            # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps; a tokenizer
-            # may have its maps from one inside it, whose name has a number too.
-            layer, *_ = re.findall(r'(?:tokenizer|module)_(\d+)/', '/'.join(path))
+            # Such as encoder/tokenizer_6/maps, or block_3_module_6/tl/tokenizer/maps. A tokenizer
+            # may have its maps from one inside it, and a model be inside another, with a number.
+            name = '/'.join(path)
+            found = re.search(r'(?:encoder/tokenizer|block_\d+_module)_(\d+)/', name)
+            found = found or re.search(r'_(\d+)/', name)
+            if not found or int(found[1]) in maps:
+                raise ValueError(f'{name} has no layer of its own, by which maps are told apart')
             (value,) = values
-            if int(layer) in maps:
-                raise ValueError(f'two tokenizers are of layer {layer}; take one model at a time')
             # A factorised encoder has the times of a clip in the batch.
-            maps[int(layer)] = value.reshape(len(images), -1, *value.shape[2:])
+            maps[int(found[1])] = value.reshape(len(images), -1, *value.shape[2:])
     return logits, dict(sorted(maps.items()))

@@ -24,6 +24,7 @@ halves the grid in its `conv2d`, so that without one it stays as it is.
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -224,21 +225,36 @@ def _read_bottleneck(text: str, match: re.Match[str]) -> BottleneckSpec:
 
 
 def _nearest(text: str) -> str | None:
-    """What follows the grammar after names are written as in the tables and one mark is mended."""
+    """What is a spec with names as in the tables, or with one mark put right besides.
+
+    Raises:
+        ValueError: if it follows the grammar with such names, but is none all the same.
+    """
     if len(text) > 100:
         return None
     names = {name.lower(): name for name in ('ViViT', 'X2plus1D', *SIZES, *BACKBONES)}
     words = re.split('([A-Za-z]+2plus1[A-Za-z]+|[A-Za-z]+)', re.sub('(?i)^vit-', '', text))
     cased = ''.join(names.get(word.lower(), word) for word in words)
-    marks = ('/', '-', 'at', 'x', '+', ':')
-    places = [(i, j) for i in range(len(cased), -1, -1) for j in (i, i + 1)]
-    mended = (cased[:i] + mark + cased[j:] for mark in marks for i, j in places)
-    for near in (cased, *mended):
+    if match := _match(cased):
+        _read(cased, match)
+        return cased
+    for near in _mended(cased):
         if match := _match(near):
             with suppress(ValueError):
                 _read(near, match)
                 return near
     return None
+
+
+def _mended(text: str) -> Iterator[str]:
+    """Texts with a mark more, or another one; numbers stay whole."""
+    for mark in ('/', '-', 'at', ':'):
+        for i in range(len(text), -1, -1):
+            before, here = text[i - 1 : i], text[i : i + 1]
+            if not (before.isdigit() and here.isdigit()):
+                yield text[:i] + mark + text[i:]
+            if not here.isalnum():
+                yield text[:i] + mark + text[i + 1 :]
 
 
 def _check(text: str, spec: Spec) -> None:

@@ -63,5 +63,5 @@ def _of_others(
             if not any(belongs(name, e.prefix, e.protocols) for e in evaluators)
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        log.warning('%s is begun anew: %s', path, error)
+        log.warning('eval.json is begun anew: %s: %s', type(error).__name__, error)
         return {}

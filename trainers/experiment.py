@@ -343,9 +343,9 @@ def assemble(
         raise ValueError(f'ema={ema} is no decay; use 0 (none) or more and less than 1')
     check_mixup(mixup, batch_size, microbatches, shares)
     steps_per_epoch = len(data.dataset.split(data.split)) / batch_size
-    if not 0 < epochs < math.inf:
-        raise ValueError(f'epochs={epochs} is not possible; use more than 0, or total_steps')
     if total_steps is None:
+        if not 0 < epochs < math.inf:
+            raise ValueError(f'epochs={epochs} is not possible; use more than 0, or total_steps')
         total_steps = round(epochs * steps_per_epoch)
     check_positive('total_steps', total_steps)
     check_positive('log_every_steps', log_every_steps)

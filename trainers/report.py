@@ -204,12 +204,13 @@ def _pictures(workdir: Path) -> str:
     """The pictures of `--mode=visualize`, the animation first."""
     shown = []
     for path in sorted(workdir.glob('attention_maps*')):
-        if path.suffix in ('.gif', '.png'):
+        if path.suffix in ('.gif', '.png') and path.is_file():
             data = base64.b64encode(path.read_bytes()).decode()
             source = f'data:image/{path.suffix[1:]};base64,{data}'
+            name = escape(path.name, quote=True)
             shown.append(
-                f'<figure><div class="scroll"><img src="{source}" alt="{path.name}"></div>'
-                f'<figcaption>{path.name}</figcaption></figure>'
+                f'<figure><div class="scroll"><img src="{source}" alt="{name}"></div>'
+                f'<figcaption>{name}</figcaption></figure>'
             )
     return ''.join(shown)
 
@@ -243,7 +244,7 @@ def _classes(workdir: Path) -> str:
 
 
 def _csv(path: Path) -> str:
-    with path.open(newline='') as file:
+    with path.open(newline='', encoding='utf-8') as file:
         head, *rows = csv.reader(file)
     return _table(head, rows, numbers=[k for k, name in enumerate(head) if name in _OF_CLASSES])
 

@@ -178,8 +178,11 @@ def _draw(
     clips = to_channels(np.stack(pixels), trained.shape[-1]).reshape(count, *trained.shape)
     apply = jax.jit(partial(apply_with_maps, trained.model))
     shown = trained.preprocess(jnp.asarray(clips))
-    logits, found = jax.device_get(apply(trained.variables, shown))
     spec = trained.settings['spec']
+    try:
+        logits, found = jax.device_get(apply(trained.variables, shown))
+    except ValueError as error:
+        raise UserError(f'{spec}: {error}') from error
     if not found:
         raise UserError(
             f'{spec} with tokenizer={trained.settings["tokenizer"]!r} has no maps to draw; use a '

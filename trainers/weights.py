@@ -67,7 +67,7 @@ def _of_huggingface(flat: Mapping[str, np.ndarray], file: Path) -> Weights:
         ValueError: if that is no such config.
     """
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_bytes())
         size = _sides(config['image_size'])
         if config['model_type'] == 'vivit':
             size, patch = (config['num_frames'], *size), tuple(config['tubelet_size'])
@@ -110,9 +110,10 @@ def _read_step(folder: Path) -> Weights:
     flat = flatten_variables({'params': restored[params], **restored.get('mutable', {})})
     try:
         return _of_config(flat, config, config['dataset'], identity['dataset.labels'])
-    except (KeyError, TypeError) as error:
-        line = f'{type(error).__name__}: {error}'
-        raise ValueError(f'{folder} is of an older version ({line}); name another') from error
+    except KeyError as error:
+        raise ValueError(
+            f'{folder} is of an older version, without {error}; name another checkpoint'
+        ) from error
 
 
 def _of_config(

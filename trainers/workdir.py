@@ -71,7 +71,8 @@ def writing(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     """A file that is there whole at the end, or not at all; lines end as they are written."""
     draft = path.with_name(f'.{path.name}.tmp')
     try:
-        with draft.open(mode, newline=None if 'b' in mode else '') as file:
+        text: Any = {} if 'b' in mode else {'newline': '', 'encoding': 'utf-8'}
+        with draft.open(mode, **text) as file:
             yield file
         draft.replace(path)
     finally:
