@@ -205,8 +205,9 @@ def table(study: Study, rows: list[Row], epochs: float, seeds: list[int]) -> str
     lines = [
         f'# {study.title}',
         '',
-        f'Output of `make ablation`: {len(seeds)} seeds ({", ".join(map(str, seeds))}), '
-        f'{epochs:g} epochs of the recipe `configs/{study.config}.py:{study.arg}` for every model, '
+        f'Output of `python -m benchmarks.ablation --study {study.config} --seeds '
+        f'{" ".join(map(str, seeds))}`: {epochs:g} epochs of the recipe '
+        f'`configs/{study.config}.py:{study.arg}` for every model, '
         'none tuned for itself.',
         '',
         study.note(rows),

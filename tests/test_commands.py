@@ -47,6 +47,7 @@ RUN_BY = {
     'make test-all': '.ci/run',
     'make .venv-beam/.ready': 'tests/test_beam.py::test_a_pipeline_makes_the_same_files',
     'make ablation': 'tests/test_benchmarks.py::test_the_ablation_s_table_and_plot',
+    'benchmarks.ablation': 'tests/test_benchmarks.py::test_the_ablation_s_table_and_plot',
     'make format': 'here',
     'make lock': 'here',
     'make docs': 'here',
