@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from benchmarks import paper_bottleneck, paper_images, paper_videos
 from benchmarks.bottleneck_counts import count_layers, count_network
+from benchmarks.environment import as_main_does
 from benchmarks.paper import Recipe, Row, Table
 from benchmarks.paper_markdown import MARKED, Entry, format_table
 from configs.common import FEW_SHOT_SETS
@@ -266,6 +267,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the rows to this file as well')
     parser.add_argument('--workdirs', type=Path, nargs='+', default=[], help='folders of runs')
     args = parser.parse_args()
+    as_main_does()
     try:
         runs = find_results(args.workdirs)
         if args.json:
